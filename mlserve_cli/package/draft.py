@@ -1,0 +1,144 @@
+"""A package in the making: written to a hidden folder beside its place, renamed when it is whole.
+
+A crash leaves no package at all; a full disk, Ctrl-C or SIGTERM not even the hidden folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from mlserve_cli.errors import MlserveError, PackageError
+from mlserve_cli.runtime.manifest import EVIDENCE, MANIFEST, SERVE, SOURCE, FileEntry, Manifest
+
+
+class Draft:
+    """The folder that a step writes into. `seal` makes it a package."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.serve = path / SERVE
+        self.source = path / SOURCE
+        self.evidence = path / EVIDENCE
+        self.manifest: Manifest | None = None
+        self.serve.mkdir(parents=True)
+
+    def seal(self, manifest: Manifest) -> Manifest:
+        """Hash every file of `serve/` and `source/`, write manifest.json, return it sealed."""
+        files = {
+            path.relative_to(self.path).as_posix(): _entry(path)
+            for folder in (self.serve, self.source)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        sealed = msgspec.structs.replace(manifest, files=files).sealed()
+        (self.path / MANIFEST).write_bytes(sealed.to_json())
+        self.manifest = sealed
+        return sealed
+
+
+def check_target(target: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place that is taken, or that is no package and so not ours to replace."""
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise PackageError(
+            f"'{target}' exists already.", hint="choose another place, or add --force"
+        )
+    if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise PackageError(
+            f"'{target}' is not a package, so --force does not replace it.",
+            hint="choose another place",
+        )
+
+
+@contextmanager
+def create(target: Path, *, overwrite: bool = False) -> Iterator[Draft]:
+    """Yield a draft; when the block ends well and the draft is sealed, rename it to `target`.
+
+    Raises `PackageError` when the place is taken or cannot be written.
+    """
+    check_target(target, overwrite=overwrite)
+    with writing(target), hidden_beside(target) as hidden:
+        draft = Draft(hidden)
+        yield draft
+        if draft.manifest is None:
+            raise RuntimeError("a draft was left unsealed")
+        flush(hidden)
+        move(hidden, target)
+
+
+@contextmanager
+def hidden_beside(target: Path) -> Iterator[Path]:
+    """A place for what is being made, on the disk of `target`; what is left there is swept up.
+
+    Nothing is made but the folder that `target` lies in: the place may become a file or a folder.
+    """
+    hidden = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    try:
+        yield hidden
+    finally:
+        if hidden.is_dir():
+            shutil.rmtree(hidden, ignore_errors=True)
+        else:
+            # A disk that takes no writes takes no removal either, and has nothing to remove.
+            with contextlib.suppress(OSError):
+                hidden.unlink()
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a folder in its place; what was there goes only after the new one is there."""
+    if target.exists():
+        old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
+        target.rename(old)
+        source.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        source.rename(target)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn an OSError while writing `target` into a sentence."""
+    try:
+        yield
+    except MlserveError:
+        raise
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "check the folder's permissions")
+        raise PackageError(
+            f"'{target}' cannot be written: {error.strerror or error}.", hint=hint
+        ) from error
+
+
+def flush(folder: Path) -> None:
+    """Bring the files to the disk before the rename makes them visible."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(
+            size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest()
+        )
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space, or write to another disk; nothing was left behind",
+    errno.EDQUOT: "free some space, or write to another disk; nothing was left behind",
+    errno.ENOENT: "make the folder first",
+    errno.ENOTDIR: "a file stands where a folder should",
+    errno.EROFS: "write to another disk: this one takes no writes",
+}

@@ -1,0 +1,120 @@
+"""Every error that the runtime raises on purpose.
+
+    MlserveError                  a sentence and a hint, shown to a person as they are
+    ├── PackageError              a package is missing, damaged, or of a newer schema
+    ├── SettingsError             a setting is unknown, of the wrong type or out of range
+    ├── EngineError               an engine is not installed or cannot load a model
+    ├── StartupError              the server could not start (port in use, nothing to serve)
+    └── RequestError              answered to a client with `status` and counted by `reason`
+        ├── InvalidRequest        400  the request does not fit the signature
+        ├── NotFound              404  unknown model, version or path
+        ├── TooLarge              413  the body is over the limit
+        ├── UnsupportedMedia      415  a content type or encoding that is not served
+        ├── InferenceFailed       500  the engine failed on this very request
+        ├── NotImplementedHere    501  a feature of the protocol that is not offered
+        ├── Overloaded            503  the queue is full; carries Retry-After
+        ├── Stopping              503  the server is shutting down; carries Retry-After
+        └── DeadlineExceeded      504  the caller's deadline passed before an answer was ready
+
+Anything else that escapes is a bug: the client gets a bare 500 with an id, the log the details.
+"""
+
+from __future__ import annotations
+
+
+class MlserveError(Exception):
+    """One sentence that names the thing, the value and what is allowed, and a hint."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class PackageError(MlserveError):
+    """A package is missing, damaged, or of a newer schema."""
+
+
+class SettingsError(MlserveError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class EngineError(MlserveError):
+    """An engine is not installed or cannot load a model."""
+
+
+class StartupError(MlserveError):
+    """The server could not start."""
+
+
+class RequestError(MlserveError):
+    """An error that a client is told about."""
+
+    status = 400
+    reason = "invalid"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(RequestError):
+    """The request does not fit the model's signature or the protocol."""
+
+
+class NotFound(RequestError):
+    """Unknown model, version or path."""
+
+    status = 404
+    reason = "not_found"
+
+
+class TooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    reason = "too_large"
+
+
+class UnsupportedMedia(RequestError):
+    """A content type or encoding that is not served."""
+
+    status = 415
+    reason = "unsupported_media"
+
+
+class InferenceFailed(RequestError):
+    """The engine failed on this very request."""
+
+    status = 500
+    reason = "engine"
+
+
+class NotImplementedHere(RequestError):
+    """A feature of the protocol that is not offered."""
+
+    status = 501
+    reason = "not_implemented"
+
+
+class Overloaded(RequestError):
+    """The queue is full."""
+
+    status = 503
+    reason = "overloaded"
+
+
+class Stopping(RequestError):
+    """The server is shutting down."""
+
+    status = 503
+    reason = "stopping"
+
+
+class DeadlineExceeded(RequestError):
+    """The caller's deadline passed before an answer was ready."""
+
+    status = 504
+    reason = "deadline"

@@ -1,0 +1,233 @@
+"""manifest.json: what a package says of itself, and the check that its files are what it says.
+
+    package/
+      manifest.json     this structure, with its own digest
+      serve/            what a server needs; every file stands in `files` with its SHA-256
+      source/           what further training needs (in `files` too; a server folder has none)
+      evidence/         measurements, outside the digest
+
+The digest is the SHA-256 of the canonical JSON of everything but `digest` itself; it covers the
+files through their hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from . import golden
+from .errors import PackageError
+from .processing.declaration import Processing, TextInput
+from .tensors import DATATYPES, TensorSpec, fixed_batch
+
+SCHEMA = 1
+"""Raised when an older reader would misunderstand a manifest."""
+
+MANIFEST = "manifest.json"
+SERVE = "serve"
+SOURCE = "source"
+EVIDENCE = "evidence"
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a package: its size in bytes and the SHA-256 of its content."""
+
+    size: int
+    sha256: str
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """One step of the lineage: what was done to which parent, with what."""
+
+    step: str
+    parent: str | None = None  # the parent's digest; None for the first step
+    parameters: dict[str, Any] = {}
+    seed: int | None = None
+    libraries: dict[str, str] = {}  # name → version
+
+
+class BatchProof(msgspec.Struct, frozen=True):
+    """Whether a row's answer is the same alone and beside any neighbours.
+
+    invariant: proven with ordinary, outlier, NaN and padding rows as neighbours.
+    tolerance: the largest difference allowed, relative to the output's range.
+    sizes: the batch sizes that were run.
+    reason: why not, for a person, where `invariant` is false.
+    """
+
+    invariant: bool
+    tolerance: float = 0.0
+    sizes: tuple[int, ...] = ()
+    reason: str | None = None
+
+    @property
+    def max_batch(self) -> int | None:
+        """The most rows that may be run together; None where there is no limit."""
+        return None if self.invariant else 1
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a package says of itself."""
+
+    schema: int = SCHEMA
+    name: str
+    version: str
+    variant: str  # what sets it apart from its siblings: "fp32", "int8-static", "pruned-fp32" …
+    description: str = ""
+    licence: str | None = None
+    engine: str = "onnxruntime"  # a key of engines.ENGINES
+    model: str = "model.onnx"  # the engine's file, in serve/
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    processing: Processing = Processing()
+    labels: tuple[str, ...] = ()
+    sample: Literal["real", "synthetic"] = "real"  # what golden predictions and proofs were made of
+    finite_inputs: bool = False  # NaN and infinities are refused: an int8 model would hide them
+    batch: BatchProof = BatchProof(invariant=False, reason="not examined")
+    instruction_sets: tuple[str, ...] = ()  # what the accuracy was proven on; empty: any
+    tolerance: float = 1e-4  # golden predictions may differ by this, relative to the output's range
+    lineage: tuple[StepRecord, ...] = ()
+    files: dict[str, FileEntry] = {}  # path in the package, with slashes → entry
+    digest: str = ""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of rows that the model takes, where it takes only one number of them."""
+        return fixed_batch(self.inputs)
+
+    def computed_digest(self) -> str:
+        """`sha256:…` of the canonical JSON of everything but the digest."""
+        plain = msgspec.to_builtins(self)
+        del plain["digest"]
+        return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+    def sealed(self) -> Manifest:
+        """The same manifest with its digest filled in."""
+        return msgspec.structs.replace(self, digest=self.computed_digest())
+
+    def to_json(self) -> bytes:
+        """The text of manifest.json."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+class _Header(msgspec.Struct):
+    schema: Any = None
+
+
+def read(package: Path) -> Manifest:
+    """Read and check `package/manifest.json`, not the files that it lists.
+
+    Raises `PackageError` when it is missing, not JSON, of a newer schema, or changed by hand.
+    """
+    path = package / MANIFEST
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise PackageError(
+            f"'{package}' is not a package: it has no {MANIFEST}.",
+            hint="make one with 'mlserve export SOURCE -o PKG'",
+        ) from None
+    except OSError as error:
+        raise PackageError(f"'{path}' cannot be read: {error.strerror}.") from error
+    try:
+        schema = msgspec.json.decode(text, type=_Header).schema
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PackageError(f"'{path}' is damaged: {error}.", hint=_AGAIN) from error
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise PackageError(f"'{path}' is damaged: schema is {schema!r}, not a number.", hint=_AGAIN)
+    if schema > SCHEMA:
+        raise PackageError(
+            f"'{package}' has schema {schema}, and this mlserve reads up to {SCHEMA}.",
+            hint="upgrade mlserve, or make the package again with this one",
+        )
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PackageError(f"'{path}' is damaged: {error}.", hint=_AGAIN) from error
+    if manifest.computed_digest() != manifest.digest:
+        raise PackageError(
+            f"'{path}' was changed after the package was made: its digest does not match.",
+            hint=_AGAIN,
+        )
+    _check_names(path, manifest)
+    return manifest
+
+
+def verify_files(package: Path, manifest: Manifest, *, folder: str = SERVE) -> None:
+    """Compare every listed file below `folder` with its size and SHA-256.
+
+    Raises `PackageError` naming the first file that is missing, truncated or changed; and, of
+    `serve/`, one that would be read without being listed.
+    """
+    for name in _needed(manifest) if folder == SERVE else ():
+        if name not in manifest.files:
+            raise PackageError(
+                f"'{package / MANIFEST}' does not list '{name}', so nobody can tell whether it is "
+                "the file that was packaged.",
+                hint=_AGAIN,
+            )
+    for name, entry in manifest.files.items():
+        if not name.startswith(folder + "/"):
+            continue
+        path = package / name
+        try:
+            size = path.stat().st_size
+            if size != entry.size:
+                raise PackageError(
+                    f"'{path}' has {size} bytes where the manifest says {entry.size}.", hint=_AGAIN
+                )
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise PackageError(f"'{path}' is missing from the package.", hint=_AGAIN) from None
+        except OSError as error:
+            raise PackageError(f"'{path}' cannot be read: {error.strerror}.") from error
+        if found != entry.sha256:
+            raise PackageError(
+                f"'{path}' is not the file that was packaged: its SHA-256 differs.", hint=_AGAIN
+            )
+
+
+_AGAIN = "copy the package again, or make it again"
+
+
+def _needed(manifest: Manifest) -> list[str]:
+    """The files that a server reads for sure; `files` must know them."""
+    declared = manifest.processing
+    names = [manifest.model, golden.FILE]
+    if declared.python is not None:
+        names.append(declared.python.file)
+    if isinstance(declared.input, TextInput) and declared.input.tokenizer is not None:
+        names.append(declared.input.tokenizer)
+    return [f"{SERVE}/{name}" for name in names]
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    for name in (*manifest.files, f"{SERVE}/{manifest.model}"):
+        parts = name.split("/")
+        if name.startswith("/") or "\\" in name or any(part in ("", ".", "..") for part in parts):
+            raise PackageError(f"'{path}' lists '{name}', which would leave the package.")
+        if "\0" in name:
+            raise PackageError(f"'{path}' lists {name!r}, which no file can be called.")
+    check_name(manifest.name, "model name")
+    check_name(manifest.version, "version")
+    for spec in (*manifest.inputs, *manifest.outputs):
+        if spec.datatype not in DATATYPES:
+            raise PackageError(
+                f"'{path}' gives '{spec.name}' the datatype '{spec.datatype}'; "
+                f"it can be {', '.join(DATATYPES)}."
+            )
+
+
+def check_name(name: str, what: str) -> str:
+    """Refuse a name that could not stand in a path and a URL as it is."""
+    allowed = name and len(name) <= 128 and name[0].isalnum() and name.isascii()
+    if not allowed or not all(c.isalnum() or c in "._-" for c in name):
+        raise PackageError(
+            f"'{name}' cannot be a {what}.",
+            hint="letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 128",
+        )
+    return name

@@ -1,0 +1,64 @@
+"""A package's processing, put together: payload → rows → tensors, and outputs → answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A request's body and its content type."""
+
+    body: bytes
+    content_type: str
+
+
+class Reader(Protocol):
+    """The input side. Errors are `InvalidRequest` or `UnsupportedMedia`; rows count from 0."""
+
+    def rows(self, body: bytes, content_type: str) -> list[Any]:
+        """Split a request's body into rows: parsed JSON, or the bytes of a file."""
+        ...
+
+    def tensors(self, rows: list[Any]) -> Tensors:
+        """Turn rows into the model's inputs, one row of every tensor each."""
+        ...
+
+    def example(self, inputs: Tensors) -> Payload | None:
+        """A payload that becomes the first row of `inputs`; None where there is no telling."""
+        ...
+
+
+class Writer(Protocol):
+    """The output side."""
+
+    def answers(self, outputs: Tensors) -> list[Any]:
+        """One JSON value a row of the outputs."""
+        ...
+
+
+class Processor:
+    """What stands between a payload and the tensors. Its methods may run on several threads."""
+
+    def __init__(self, reader: Reader, writer: Writer) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def rows(self, body: bytes, content_type: str) -> list[Any]:
+        """Split a body into rows. Raises `InvalidRequest` or `UnsupportedMedia`."""
+        return self.reader.rows(body, content_type)
+
+    def tensors(self, rows: list[Any]) -> Tensors:
+        """Rows → inputs. Raises `InvalidRequest` naming the row, the column and what is allowed."""
+        return self.reader.tensors(rows)
+
+    def answers(self, outputs: Tensors) -> list[Any]:
+        """Outputs → one JSON value a row."""
+        return self.writer.answers(outputs)
+
+    def example(self, inputs: Tensors) -> Payload | None:
+        """A payload that becomes the first row of `inputs` (golden ones); None if none can."""
+        return self.reader.example(inputs)
