@@ -1,0 +1,114 @@
+"""One input, one answer: through JSON, binary, raw, `/predict` and the engine in this process."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from mlserve_cli.package.package import Package
+
+
+def rows() -> np.ndarray[Any, Any]:
+    """Ordinary, tiny, huge, negative and repeating fractions, as float32."""
+    generator = np.random.default_rng(17)
+    bits = generator.integers(0, 2**32, (40, 3), dtype=np.uint32).view(np.float32)
+    return np.where(np.isfinite(bits) & (np.abs(bits) < 1e38), bits, np.float32(1 / 3))
+
+
+def infer(served: Any, document: dict[str, Any], raw: bytes = b"") -> Any:
+    text = json.dumps(document).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))} if raw else {}
+    url = f"{served.url}/v2/models/dbl/infer"
+    return httpx2.post(url, content=text + raw, headers=headers, timeout=30).raise_for_status()
+
+
+@pytest.fixture
+def expected(served: Any) -> Any:
+    engine = Package.open(served.folder / "dbl" / "2").engine()
+    yield engine.run({"x": rows()})["y"]
+    engine.close()
+
+
+def header(array: Any) -> dict[str, Any]:
+    return {"name": "x", "shape": list(array.shape), "datatype": "FP32"}
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_json_gives_the_engines_bits(served: Any, expected: Any, nested: bool) -> None:
+    array = rows()
+    data = array.tolist() if nested else array.ravel().tolist()
+    reply = infer(served, {"inputs": [header(array) | {"data": data}]})
+    found = np.array(reply.json()["outputs"][0]["data"], dtype=np.float32)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_binary_gives_the_engines_bits(served: Any, expected: Any) -> None:
+    array = rows()
+    # A name of another length moves the tensor to an odd address in the body.
+    for identity in ("", "a", "ab", "abc"):
+        document = {
+            "id": identity,
+            "inputs": [header(array) | {"parameters": {"binary_data_size": array.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
+        reply = infer(served, document, array.tobytes())
+        start = int(reply.headers["inference-header-content-length"])
+        assert reply.content[start:] == expected.tobytes()
+
+
+def test_a_raw_body_gives_the_engines_bits(served: Any, expected: Any) -> None:
+    for row, answer in zip(rows()[:5], expected[:5], strict=True):
+        reply = httpx2.post(
+            f"{served.url}/v2/models/dbl/infer",
+            content=row.tobytes(),
+            headers={"Inference-Header-Content-Length": "0"},
+        )
+        start = int(reply.headers["inference-header-content-length"])
+        assert reply.content[start:] == answer.tobytes()
+
+
+def test_predict_gives_the_engines_bits(served: Any, expected: Any) -> None:
+    reply = httpx2.post(f"{served.url}/predict/dbl", json=rows().tolist(), timeout=30)
+    found = np.array([row["y"] for row in reply.json()["predictions"]], dtype=np.float32)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_numbers_that_are_not_finite_give_the_same_bits_too(served: Any) -> None:
+    array = np.array([[np.nan, np.inf, -np.inf]], dtype=np.float32)
+    document = {"inputs": [header(array) | {"data": array.tolist()}]}
+    found = json.loads(infer(served, document).content)["outputs"][0]["data"]
+    np.testing.assert_array_equal(found, array.ravel() * 2)
+
+
+def test_every_datatype_is_the_same_as_json_and_as_binary(served: Any, every: Any) -> None:
+    inputs, raw = [], b""
+    for name, array in every.items():
+        part = (
+            array.tobytes()
+            if name != "bytes"
+            else b"".join(struct.pack("<I", len(item)) + item for item in array)
+        )
+        raw += part
+        inputs.append(
+            {
+                "name": name,
+                "shape": [2],
+                "datatype": name.upper(),
+                "parameters": {"binary_data_size": len(part)},
+            }
+        )
+    text = json.dumps({"inputs": inputs}).encode()
+    url = f"{served.url}/v2/models/every/infer"
+    length = {"Inference-Header-Content-Length": str(len(text))}
+    from_binary = httpx2.post(url, content=text + raw, headers=length).json()["outputs"]
+    for item, output in zip(inputs, from_binary, strict=True):
+        del item["parameters"]
+        item["data"] = output["data"]
+    random.Random(1).shuffle(inputs)
+    assert httpx2.post(url, json={"inputs": inputs}).json()["outputs"] == from_binary

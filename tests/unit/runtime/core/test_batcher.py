@@ -1,0 +1,393 @@
+"""Single cases; the laws are in tests/property/test_batcher.py."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from mlserve_cli.runtime.batcher import Batcher
+from mlserve_cli.runtime.errors import InferenceFailed, InvalidRequest, Overloaded, Stopping
+from mlserve_cli.runtime.monitoring.metrics import ModelMetrics
+from mlserve_cli.runtime.worker import InlineWorker
+
+
+class Worker:
+    """Holds each batch until the test finishes it."""
+
+    def __init__(self):
+        self.batches = []
+        self.done = None
+        self.closed = False
+
+    def start(self, batch, done):
+        assert self.done is None, "a second batch before the first was done"
+        self.batches.append(batch["x"][:, 0].tolist())
+        self.done = done
+
+    def finish(self, outputs=None, error=None):
+        done, self.done = self.done, None
+        if outputs is None and error is None:
+            outputs = {"y": np.array(self.batches[-1])}
+        done(outputs, error)
+
+    def close(self):
+        self.closed = True
+
+
+def row(*values):
+    return {"x": np.array([[value] for value in values], np.float32)}
+
+
+def make(*workers, max_batch=4, max_queue_rows=100, **options):
+    metrics = ModelMetrics("m", "1")
+    return Batcher(
+        workers, max_batch=max_batch, max_queue_rows=max_queue_rows, observer=metrics, **options
+    ), metrics
+
+
+async def turns(count=8):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def submit(batcher, *values, deadline=None):
+    return asyncio.create_task(batcher.run(row(*values), len(values), deadline))
+
+
+def scenario(coroutine):
+    """Run an async test; nothing in it may take real time."""
+
+    def run():
+        asyncio.run(asyncio.wait_for(coroutine(), 10))
+
+    run.__name__ = coroutine.__name__
+    return run
+
+
+@scenario
+async def test_a_lone_request_is_never_held_back():
+    worker = Worker()
+    batcher, metrics = make(worker)
+
+    submit(batcher, 1)
+    await turns(3)  # the task's own, the dispatch behind it, and one to spare
+
+    assert worker.batches == [[1]]
+    assert metrics.queue_rows == 0
+
+
+@scenario
+async def test_requests_of_one_turn_share_a_batch():
+    worker = Worker()
+    batcher, _ = make(worker)
+
+    tasks = [submit(batcher, value) for value in range(3)]
+    await turns()
+    worker.finish()
+
+    assert worker.batches == [[0, 1, 2]]
+    assert [(await task)["y"].tolist() for task in tasks] == [[0], [1], [2]]
+
+
+@scenario
+async def test_what_came_while_a_worker_was_busy_is_the_next_batch():
+    worker = Worker()
+    batcher, metrics = make(worker)
+    submit(batcher, 0)
+    await turns()
+
+    for value in range(1, 7):
+        submit(batcher, value)
+    await turns()
+    assert metrics.queue_rows == 6
+    worker.finish()
+    await turns()
+
+    assert worker.batches == [[0], [1, 2, 3, 4]]
+    assert batcher.queued_rows == 2
+
+
+@scenario
+async def test_an_inline_worker_lets_the_loop_turn_between_batches():
+    class Engine:
+        def __init__(self):
+            self.turn, self.turns = 0, []
+
+        def run(self, tensors):
+            self.turns.append(self.turn)
+            return {"y": tensors["x"]}
+
+    engine = Engine()
+    batcher, _ = make(InlineWorker(engine), max_batch=1)
+    tasks = [submit(batcher, value) for value in range(5)]
+    while not all(task.done() for task in tasks):
+        engine.turn += 1
+        await asyncio.sleep(0)
+
+    assert len(set(engine.turns)) == 5
+
+
+@scenario
+async def test_a_poison_row_fails_alone():
+    worker = Worker()
+    batcher, _ = make(worker, max_batch=8)
+    tasks = [submit(batcher, value) for value in range(5)]
+    await turns()
+    while worker.done is not None:
+        poisoned = 3 in worker.batches[-1]
+        worker.finish(error=ValueError("row 3 is bad\ndetails") if poisoned else None)
+        await turns()
+
+    for value, task in enumerate(tasks):
+        if value == 3:
+            with pytest.raises(InferenceFailed, match=r"on this request: row 3 is bad$"):
+                await task
+        else:
+            assert (await task)["y"].tolist() == [value]
+    assert worker.batches[0] == [0, 1, 2, 3, 4]
+    assert len(worker.batches) <= 2 * len(tasks) - 1
+
+
+@scenario
+async def test_a_request_that_was_cancelled_is_left_out_of_the_halves():
+    worker = Worker()
+    batcher, _ = make(worker)
+    tasks = [submit(batcher, value) for value in range(4)]
+    await turns()
+    tasks[1].cancel()
+    await turns()
+    worker.finish(error=ValueError())
+    await turns()
+    while worker.done is not None:
+        worker.finish()
+        await turns()
+
+    assert all(1 not in batch for batch in worker.batches[1:])
+    assert [task.done() for task in tasks] == [True] * 4
+
+
+@scenario
+async def test_an_error_meant_for_clients_keeps_its_kind():
+    worker = Worker()
+    batcher, _ = make(worker)
+    task = submit(batcher, 1)
+    await turns()
+    worker.finish(error=InvalidRequest("the engine refuses this"))
+
+    with pytest.raises(InvalidRequest, match="refuses this"):
+        await task
+
+
+@scenario
+async def test_an_error_without_words_is_named_by_its_type():
+    worker = Worker()
+    batcher, _ = make(worker)
+    task = submit(batcher, 1)
+    await turns()
+    worker.finish(error=MemoryError())
+
+    with pytest.raises(InferenceFailed, match="MemoryError"):
+        await task
+
+
+@pytest.mark.parametrize("outputs", [[], "text", {"y": np.zeros(99)}, {"y": "no array"}])
+def test_junk_from_an_engine_is_an_answer_too(outputs):
+    @scenario
+    async def run():
+        worker = Worker()
+        batcher, _ = make(worker)
+        tasks = [submit(batcher, value) for value in range(2)]
+        await turns()
+        while worker.done is not None:
+            worker.finish(outputs)
+            await turns()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        # A dict that came for one request alone is taken as it is.
+        assert all(isinstance(each, InferenceFailed) or each is outputs for each in found)
+        assert len(worker.batches) == 3
+
+    run()
+
+
+@scenario
+async def test_a_full_queue_refuses_and_says_when_to_come_back():
+    worker = Worker()
+    batcher, metrics = make(worker, max_queue_rows=4)
+    submit(batcher, 0)
+    await turns()
+    submit(batcher, 1, 2, 3)
+    await turns()
+
+    with pytest.raises(Overloaded, match="3 rows wait, and max_queue_rows is 4") as info:
+        await batcher.run(row(4, 5), 2)
+    assert info.value.retry_after_s == 1
+    assert metrics.queue_rows == 3
+
+
+@scenario
+async def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits():
+    worker = Worker()
+    batcher, _ = make(worker, max_queue_rows=2, max_batch=8)
+
+    task = submit(batcher, 1, 2, 3, 4)
+    await turns()
+    worker.finish()
+
+    assert (await task)["y"].tolist() == [1, 2, 3, 4]
+
+
+@scenario
+async def test_an_idle_worker_waits_for_company_only_as_long_as_it_was_told():
+    worker = Worker()
+    batcher, _ = make(worker, max_delay_ms=60_000)
+    for value in range(3):
+        submit(batcher, value)
+        await turns()
+    assert worker.batches == []
+
+    submit(batcher, 3)
+    await turns()
+
+    assert worker.batches == [[0, 1, 2, 3]]
+
+
+@scenario
+async def test_a_full_batch_does_not_wait_behind_another_shape_that_does():
+    worker = Worker()
+    batcher, _ = make(worker, max_delay_ms=60_000, max_batch=2)
+    alone = asyncio.create_task(batcher.run({"x": np.ones((1, 9), np.float32)}, 1))
+    await turns()
+
+    submit(batcher, 5)
+    submit(batcher, 6)
+    await turns()
+
+    assert worker.batches == [[5, 6]]
+    assert not alone.done()
+
+
+@scenario
+async def test_requests_that_may_not_share_a_batch_do_not_wait_for_each_other():
+    worker = Worker()
+    batcher, _ = make(worker, max_delay_ms=60_000, merge=False)
+    submit(batcher, 1, 2)
+    submit(batcher, 3)
+    await turns()
+    worker.finish()
+    await turns()
+
+    assert worker.batches == [[1, 2], [3]]
+
+
+@scenario
+async def test_draining_answers_what_waits_for_company_at_once():
+    worker = Worker()
+    batcher, _ = make(worker, max_delay_ms=60_000)
+    task = submit(batcher, 1)
+    await turns()
+    draining = asyncio.create_task(batcher.drain())
+    await turns()
+    assert not draining.done()
+    worker.finish()
+    await draining
+
+    assert (await task)["y"].tolist() == [1]
+    with pytest.raises(Stopping) as info:
+        await batcher.run(row(2), 1)
+    assert info.value.retry_after_s == 1
+
+
+@scenario
+async def test_draining_an_idle_batcher_ends_at_once_and_twice():
+    batcher, _ = make(Worker())
+
+    await batcher.drain()
+    await batcher.drain()
+
+
+@scenario
+async def test_draining_ends_when_the_last_that_waits_is_cancelled():
+    worker = Worker()
+    batcher, metrics = make(worker, max_delay_ms=60_000, max_batch=2)
+    first = submit(batcher, 1)
+    await turns()
+    waiting = submit(batcher, 2, 3)
+    await turns()
+    draining = asyncio.create_task(batcher.drain())
+    waiting.cancel()
+    first.cancel()
+    await turns()
+    if worker.done is not None:
+        worker.finish()
+    await draining
+
+    assert metrics.queue_rows == 0
+
+
+@scenario
+async def test_closing_tells_everybody_who_has_no_answer():
+    worker = Worker()
+    batcher, metrics = make(worker)
+    running = submit(batcher, 1)
+    await turns()
+    queued = submit(batcher, 2)
+    await turns()
+
+    batcher.close()
+
+    for task in (running, queued):
+        with pytest.raises(Stopping):
+            await task
+    assert worker.closed
+    assert metrics.queue_rows == 0
+    worker.finish()  # the run that was going on ends later, and nobody minds
+    await turns()
+
+
+@scenario
+async def test_the_observer_is_told_of_waiting_and_of_each_batch():
+    class Observer:
+        seen = ()
+
+        def queued(self, rows):
+            self.seen += (("queued", rows),)
+
+        def waited(self, seconds):
+            assert 0 <= seconds < 10
+            self.seen += ("waited",)
+
+        def ran(self, rows, seconds):
+            assert 0 <= seconds < 10
+            self.seen += (("ran", rows),)
+
+    observer, worker = Observer(), Worker()
+    batcher = Batcher([worker], max_batch=4, max_queue_rows=9, observer=observer)
+    submit(batcher, 1, 2)
+    submit(batcher, 3)
+    await turns()
+    worker.finish()
+
+    assert observer.seen == (
+        ("queued", 2), ("queued", 3), ("queued", 1), "waited", ("queued", 0), "waited", ("ran", 3),
+    )  # fmt: skip
+
+
+def test_a_buffer_that_cannot_be_had_fails_the_batch_and_not_the_server(monkeypatch):
+    @scenario
+    async def run():
+        worker = Worker()
+        batcher, _ = make(worker)
+        with monkeypatch.context() as patch:
+            patch.setattr("mlserve_cli.runtime.batch.np.empty", _no_memory)
+            tasks = [submit(batcher, value) for value in range(2)]
+            await turns()
+            for _ in tasks:  # each alone needs no buffer
+                worker.finish()
+                await turns()
+        assert [(await task)["y"].tolist() for task in tasks] == [[0], [1]]
+
+    run()
+
+
+def _no_memory(*arguments):
+    raise MemoryError

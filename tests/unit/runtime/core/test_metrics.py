@@ -1,0 +1,100 @@
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlserve_cli.runtime.errors import Overloaded
+from mlserve_cli.runtime.monitoring.metrics import Metrics
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+def value(metrics, name, **labels):
+    """The one sample of that name and labels, as Prometheus' own parser reads it."""
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    return None
+
+
+def test_requests_are_counted_by_protocol_and_status_class(metrics):
+    model = metrics.model("m", "1")
+    for status in (200, 200, 404, 499):
+        model.answered("oip-rest", status, 0.01)
+
+    labels = {"model": "m", "version": "1", "protocol": "oip-rest"}
+    assert value(metrics, "mlserve_requests_total", **labels, status="2xx") == 2
+    assert value(metrics, "mlserve_requests_total", **labels, status="4xx") == 2
+
+
+def test_rejections_are_counted_by_reason(metrics):
+    metrics.model("m", "1").answered("predict", 503, 0.01, Overloaded("full"))
+    metrics.count("predict", 503, error=Overloaded("full"))
+
+    for model, version in (("m", "1"), ("", "")):
+        labels = {"model": model, "version": version, "reason": "overloaded"}
+        assert value(metrics, "mlserve_rejections_total", **labels) == 1
+
+
+def test_a_histogram_counts_what_is_at_or_below_each_bound(metrics):
+    model = metrics.model("m", "1")
+    for rows in (1, 2, 2, 3, 600):
+        model.ran(rows, 0.02)
+
+    labels = {"model": "m", "version": "1"}
+    counts = {"1.0": 1, "2.0": 3, "4.0": 4, "512.0": 4, "+Inf": 5}
+    for bound, count in counts.items():
+        assert value(metrics, "mlserve_batch_rows_bucket", **labels, le=bound) == count
+    assert value(metrics, "mlserve_batch_rows_count", **labels) == 5
+    assert value(metrics, "mlserve_batch_rows_sum", **labels) == 608
+
+
+def test_each_stage_has_its_own_histogram(metrics):
+    model = metrics.model("m", "1")
+    model.waited(0.001)
+    model.ran(4, 0.02)
+    model.processed(0.3)
+    model.answered("predict", 200, 0.5)
+
+    sums = {"queue": 0.001, "compute": 0.02, "processing": 0.3, "total": 0.5}
+    for stage, seconds in sums.items():
+        found = value(metrics, "mlserve_stage_seconds_sum", model="m", version="1", stage=stage)
+        assert found == pytest.approx(seconds)
+
+
+def test_gauges_hold_the_last_value(metrics):
+    model = metrics.model("m", "1")
+    model.queued(7)
+    model.queued(3)
+    model.loaded(1.5)
+    metrics.is_ready = True
+
+    assert value(metrics, "mlserve_queue_rows", model="m", version="1") == 3
+    assert value(metrics, "mlserve_load_seconds", model="m", version="1") == 1.5
+    assert value(metrics, "mlserve_ready") == 1
+
+
+def test_a_model_that_is_loaded_again_goes_on_counting(metrics):
+    metrics.model("m", "1").answered("predict", 200, 0.1)
+    metrics.model("m", "1").answered("predict", 200, 0.1)
+
+    labels = {"model": "m", "version": "1", "protocol": "predict", "status": "2xx"}
+    assert value(metrics, "mlserve_requests_total", **labels) == 2
+
+
+def test_an_odd_name_is_escaped(metrics):
+    metrics.model('a"b\\c', "1").queued(1)
+
+    assert value(metrics, "mlserve_queue_rows", model='a"b\\c', version="1") == 1
+
+
+def test_two_servers_in_one_process_do_not_share_figures(metrics):
+    metrics.model("m", "1").queued(5)
+
+    assert value(Metrics(), "mlserve_queue_rows", model="m", version="1") is None
+
+
+def test_the_process_itself_is_measured(metrics):
+    assert value(metrics, "process_resident_memory_bytes") > 0

@@ -1,0 +1,134 @@
+"""A server with a script and a memory, in place of the real data plane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from mlserve_cli.package import golden
+from mlserve_cli.runtime import processing, tensors
+from mlserve_cli.runtime.app import build_app
+from mlserve_cli.runtime.golden import Golden
+from mlserve_cli.runtime.manifest import Manifest
+from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
+from mlserve_cli.runtime.registry import Registry
+from mlserve_cli.runtime.tensors import Tensors, TensorSpec
+
+
+def spec(name: str, datatype: str = "FP32", *shape: int | str) -> TensorSpec:
+    return TensorSpec(name, datatype, shape or ("batch", 3))
+
+
+def manifest(name: str = "dbl", **changes: Any) -> Manifest:
+    facts: dict[str, Any] = {
+        "name": name,
+        "version": "1",
+        "variant": "fp32",
+        "inputs": (spec("x"),),
+        "outputs": (spec("y"),),
+    }
+    return Manifest(**(facts | changes)).sealed()
+
+
+@dataclass
+class FakeModel:
+    manifest: Manifest
+    path: Path
+    processor: Any
+    metrics: ModelMetrics
+    ready: bool = True
+
+
+class FakeDataPlane:
+    """Runs `function`; remembers what it was given. With `never` set it answers to no one."""
+
+    def __init__(self) -> None:
+        self.function: Callable[[Tensors], Tensors] = lambda given: {"y": given["x"] * 2}
+        self.given: list[Tensors] = []
+        self.deadlines: list[float | None] = []
+        self.error: Exception | None = None
+        self.never = False
+        self.cancelled = 0
+        self.asked = asyncio.Event()
+
+    async def infer(
+        self, model: FakeModel, given: Tensors, *, deadline: float | None = None
+    ) -> Tensors:
+        self.given.append(given)
+        self.deadlines.append(deadline)
+        self.asked.set()
+        if self.never:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        if self.error is not None:
+            raise self.error
+        tensors.check(model.manifest.inputs, given, model=model.manifest.name)
+        return self.function(given)
+
+    async def predict(
+        self, model: FakeModel, body: bytes, content_type: str, *, deadline: float | None = None
+    ) -> list[Any]:
+        rows = model.processor.rows(body, content_type)
+        outputs = await self.infer(model, model.processor.tensors(rows), deadline=deadline)
+        answers: list[Any] = model.processor.answers(outputs)
+        return answers
+
+
+@dataclass
+class FakeServer:
+    registry: Registry = field(default_factory=Registry)
+    dataplane: FakeDataPlane = field(default_factory=FakeDataPlane)
+    settings: Any = field(default_factory=lambda: SimpleNamespace(max_body_mb=1))
+    metrics: Metrics = field(default_factory=Metrics)
+    accepting: bool = True
+    is_ready: bool = True
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        yield
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def load(server: FakeServer, tmp_path: Path) -> Callable[..., FakeModel]:
+    """Put a model into the server: a manifest, and golden inputs for its example."""
+
+    def put(rows: Tensors | None = None, **changes: Any) -> FakeModel:
+        made = manifest(**changes)
+        path = tmp_path / f"{made.name}-{made.version}"
+        (path / "serve").mkdir(parents=True)
+        if rows is None:
+            rows = {"x": np.array([[1, 2, 3]], dtype=np.float32)}
+        golden.write(path / "serve", Golden(rows, rows))
+        metrics = server.metrics.model(made.name, made.version)
+        model = FakeModel(made, path, processing.build(made, path / "serve"), metrics)
+        server.registry.add(model)  # type: ignore[arg-type]
+        return model
+
+    return put
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Iterator[TestClient]:
+    """An HTTP client of the application; unexpected errors are answered, not raised."""
+    with TestClient(build_app(server), raise_server_exceptions=False) as found:  # type: ignore[arg-type]
+        yield found
