@@ -1,0 +1,251 @@
+"""Source → package: recognize it, write it as ONNX, compare it, complete it, prove it, seal it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from mlserve_cli.errors import DataError, DefinitionError, MissingExtra
+from mlserve_cli.export import conversion, estimator, onnx_file, processing, rows, torch_module
+from mlserve_cli.export.origin import Origin
+from mlserve_cli.package.definition import Definition
+from mlserve_cli.package.draft import Draft, check_target, create
+from mlserve_cli.package.finish import finish
+from mlserve_cli.package.package import Package
+from mlserve_cli.package.progress import Progress, Silent
+from mlserve_cli.package.step import versions
+from mlserve_cli.runtime import engines
+from mlserve_cli.runtime.manifest import Manifest, StepRecord, check_name
+from mlserve_cli.runtime.processing import build
+from mlserve_cli.runtime.processing.declaration import Processing
+from mlserve_cli.runtime.tensors import Tensors
+from mlserve_cli.training import source as training_source
+
+_EXTRAS = {
+    "torch": "torch",
+    "onnxscript": "torch",
+    "safetensors": "torch",
+    "sklearn": "sklearn",
+    "skl2onnx": "sklearn",
+    "PIL": "image",
+}
+
+
+def export(
+    source: str,
+    target: Path,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    calibration: str | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Package:
+    """Make a package of a model definition (`.py`) or of a ready model (`.onnx`) at `target`.
+
+    `name` and `version` win over the definition's NAME and VERSION. `calibration` names real rows
+    (a folder, `.npz`, `.csv`, `.jsonl` or `file.py:function`), in place of the definition's own.
+    How far the package agrees with its source is kept as evidence of the kind "export".
+
+    Raises `DefinitionError`, `StepError`, `DataError`, `MissingExtra`, `EngineError` or
+    `PackageError`; then nothing is left at `target`.
+    """
+    progress = progress or Silent()
+    path = recognize(source)
+    check_target(target, overwrite=overwrite)
+    for given, what in ((name, "model name"), (version, "version")):
+        if given is not None:
+            check_name(given, what)
+    with create(target, overwrite=overwrite) as draft:
+        model = draft.serve / "model.onnx"
+        definition: Definition | None = None
+        if path.suffix == ".onnx":
+            origin = onnx_file.write(path, model, progress)
+        else:
+            definition, origin = _write(path, model, progress)
+        sealed = _complete(
+            draft,
+            _manifest(path, definition, origin, name, version),
+            definition,
+            origin,
+            calibration=calibration,
+            progress=progress,
+        )
+        Package(draft.path, sealed).add_evidence("export", _evidence(origin))
+    return Package(target, sealed)
+
+
+def recognize(source: str) -> Path:
+    """The file that `source` names. Raises `DefinitionError` for what cannot be exported."""
+    path = Path(source)
+    allowed = "a model definition (.py) or an ONNX file (.onnx) can be exported"
+    if path.is_dir():
+        inside = path / "model.py"
+        hint = f"mlserve export {inside}" if inside.is_file() else allowed
+        raise DefinitionError(f"'{source}' is a folder.", hint=hint)
+    if not path.exists():
+        raise DefinitionError(
+            f"'{source}' does not exist.", hint="'mlserve init DIR' writes a model definition"
+        )
+    if path.suffix not in (".py", ".onnx"):
+        suffix = path.suffix or "no suffix"
+        raise DefinitionError(f"'{source}' cannot be exported: it is {suffix}.", hint=allowed)
+    return path
+
+
+def valid_name(text: str) -> str:
+    """A model name made of any text: what cannot stand in a URL becomes '-'."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")
+    return cleaned[:128].rstrip("-") or "model"
+
+
+def _write(path: Path, target: Path, progress: Progress) -> tuple[Definition, Origin]:
+    """Import the definition and export what its model() returns, whatever kind it is of."""
+    progress.stage("loading the model")
+    with _naming_extras():
+        definition = Definition.load(path)
+        model = definition.function("model")()
+    kinds = {f"{each.__module__}.{each.__qualname__}" for each in type(model).__mro__}
+    if "torch.nn.modules.module.Module" in kinds:
+        return definition, torch_module.write(definition, model, target, progress)
+    if conversion.is_estimator(model):
+        return definition, estimator.write(definition, model, target, progress)
+    if isinstance(model, (str, Path)):
+        file = definition.path.parent / model
+        if not file.is_file():
+            raise DefinitionError(
+                f"model() of '{definition.path}' returns '{model}', which is no file.",
+                hint="return the path of an .onnx file, relative to the definition",
+            )
+        return definition, onnx_file.write(file, target, progress)
+    raise DefinitionError(
+        f"model() of '{definition.path}' returns {type(model).__name__}.",
+        hint="return a torch.nn.Module, a fitted scikit-learn estimator, or an ONNX file's path",
+    )
+
+
+def _complete(
+    draft: Draft,
+    manifest: Manifest,
+    definition: Definition | None,
+    origin: Origin,
+    *,
+    calibration: str | None,
+    progress: Progress,
+) -> Manifest:
+    """Everything beside the model: processing, rows, `source/`; then the proofs and the seal."""
+    engine = engines.open_package(draft.path, manifest)
+    try:
+        manifest = replace(manifest, inputs=engine.inputs, outputs=engine.outputs)
+        if definition is not None:
+            processing.copy_files(definition, manifest.processing, draft.serve)
+        real = _rows(draft, manifest, definition, origin, calibration)
+        if real is None:
+            progress.say(
+                "no --calibration was given: the model is tried on made-up rows, "
+                "and its statistics say nothing of real ones"
+            )
+            manifest = replace(manifest, sample="synthetic")
+            real = [rows.synthetic(engine)]
+        elif manifest.processing.output is None and manifest.processing.python is None:
+            manifest = replace(
+                manifest, processing=processing.with_output(manifest, origin.output, engine, real)
+            )
+    finally:
+        engine.close()
+    processing.check(manifest, draft.serve)
+    if definition is not None:
+        progress.stage("keeping what further training needs")
+        training_source.write(draft.source, definition, origin.module)
+    progress.stage("proving the package on its rows")
+    return finish(draft, manifest, real)
+
+
+def _manifest(
+    path: Path, definition: Definition | None, origin: Origin, name: str | None, version: str | None
+) -> Manifest:
+    """What the definition says; the signature and the proofs come later."""
+    value = definition.value if definition else lambda _, default: default
+    fallback = path.stem if definition is None else path.resolve().parent.name
+    licence = value("LICENCE", None)
+    return Manifest(
+        name=check_name(str(name or value("NAME", None) or valid_name(fallback)), "model name"),
+        version=check_name(str(version or value("VERSION", "1")), "version"),
+        variant=origin.variant,
+        description=str(value("DESCRIPTION", "")),
+        licence=None if licence is None else str(licence),
+        inputs=(),
+        outputs=(),
+        processing=definition.processing if definition else Processing(),
+        labels=(definition.labels if definition else ()) or origin.labels,
+        lineage=(
+            StepRecord(
+                step="export",
+                parameters=dict(origin.parameters),
+                libraries=versions(*origin.libraries),
+            ),
+        ),
+    )
+
+
+def _rows(
+    draft: Draft,
+    manifest: Manifest,
+    definition: Definition | None,
+    origin: Origin,
+    calibration: str | None,
+) -> list[Tensors] | None:
+    """Real rows as the signature wants them: --calibration, calibration(), sample(), or None."""
+    names = tuple(spec.name for spec in manifest.inputs)
+    found: Iterable[Tensors]
+    if calibration is not None:
+        from mlserve_cli.data.source import read
+
+        processor = build(manifest, draft.serve)
+        found, what = (
+            (batch.inputs for batch in read(calibration, manifest, processor)),
+            calibration,
+        )
+    elif definition is not None and definition.has("calibration"):
+        found, what = rows.calibration(definition, names), "calibration()"
+    elif origin.sample is not None:
+        found, what = [origin.sample], "sample()"
+    elif definition is not None and definition.has("sample"):
+        found = [rows.by_name(definition.function("sample")(), names, what="sample()")]
+        what = "sample()"
+    else:
+        return None
+    kept = list(rows.some(rows.fitted(found, manifest.inputs, model=manifest.name, what=what)))
+    if not kept:
+        raise DataError(f"{what} has no rows.")
+    return kept
+
+
+def _evidence(origin: Origin) -> dict[str, Any]:
+    """How far the package agrees with its source, for a person and for `--json`."""
+    if origin.parity is None:
+        return {"source": origin.kind}
+    facts = asdict(origin.parity)
+    return {"source": origin.kind, **facts, "lines": [asdict(line) for line in origin.parity.lines]}
+
+
+@contextmanager
+def _naming_extras() -> Iterator[None]:
+    """A definition that imports what an extra brings: name the extra, not a missing module."""
+    try:
+        yield
+    except DefinitionError as error:
+        cause = error.__cause__
+        missing = (cause.name or "").partition(".")[0] if isinstance(cause, ImportError) else ""
+        if missing in _EXTRAS:
+            raise MissingExtra(
+                f"the definition needs '{missing}', and it is not installed.",
+                hint=f"pip install 'mlserve-cli[{_EXTRAS[missing]}]'",
+            ) from error
+        raise

@@ -1,0 +1,37 @@
+"""What every kind of source leaves behind once its model is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlserve_cli.graph.parity import Parity
+from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
+from mlserve_cli.runtime.tensors import Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A model that was written as ONNX and compared with its source.
+
+    kind: "torch", "scikit-learn" or "onnx". variant: what it computes in.
+    parameters, libraries: for the lineage.
+    parity: how far it agrees with its source; None for a ready ONNX file, which is the source.
+    sample: a few real rows by input name; None where there are none yet.
+    labels, output: what could be told from the model itself.
+    module: the torch module, for `source/`.
+    """
+
+    kind: str
+    variant: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
+    parity: Parity | None = None
+    sample: Tensors | None = None
+    labels: tuple[str, ...] = ()
+    output: ClassesOutput | ValuesOutput | None = None
+    module: torch.nn.Module | None = None

@@ -1,0 +1,119 @@
+"""A torch module → ONNX, compared with the module itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlserve_cli.errors import DefinitionError, needs_extra
+from mlserve_cli.export import rows
+from mlserve_cli.export.origin import Origin
+from mlserve_cli.graph import from_torch, parity
+from mlserve_cli.package.definition import Definition
+from mlserve_cli.package.progress import Progress
+from mlserve_cli.runtime import engines
+from mlserve_cli.runtime.tensors import Tensors
+from mlserve_cli.training.inputs import input_names
+
+if TYPE_CHECKING:
+    import torch
+
+_HALF_TOLERANCE = 2e-2
+"""Half precision keeps 8 to 11 bits, and each side rounds in its own order."""
+
+
+def write(
+    definition: Definition, module: torch.nn.Module, target: Path, progress: Progress
+) -> Origin:
+    """Write `target` and compare it with the module. Raises `StepError` where they differ."""
+    with needs_extra("torch", "export PyTorch models"):
+        import onnxscript  # noqa: F401
+        import safetensors  # noqa: F401
+        import torch
+    value = definition.function("sample")()
+    names = input_names(module, value)
+    sample = rows.by_name(value, names, what="sample()")
+    progress.stage("tracing the model")
+    found = from_torch.run(module, sample)
+    outputs = _output_names(definition, tuple(found))
+    dynamic = _dynamic(definition, names)
+    from_torch.write_onnx(module, sample, target, outputs=outputs, dynamic=dynamic)
+
+    def source(batch: Tensors) -> Tensors:
+        return dict(zip(outputs, from_torch.run(module, batch).values(), strict=True))
+
+    progress.stage("comparing with the source")
+    half = any(each.dtype in (torch.float16, torch.bfloat16) for each in module.parameters())
+    real = rows.together(
+        (part for parts in ([sample], rows.calibration(definition, names)) for part in parts),
+        parity.LIMIT_ROWS,
+    )
+    engine = engines.load("onnxruntime", target)
+    try:
+        tolerance = _HALF_TOLERANCE if half else parity.TOLERANCE
+        compared = parity.compare(source, engine, real, tolerance=tolerance)
+        if dynamic:
+            shorter = parity.compare(source, engine, _shorter(real, dynamic), tolerance=tolerance)
+            parity.check(shorter)
+    finally:
+        engine.close()
+    parity.check(compared)
+    return Origin(
+        kind="torch",
+        variant="fp16" if half else "fp32",
+        parameters={"source": "torch", "opset": from_torch.OPSET},
+        libraries=("torch", "onnx", "onnxscript"),
+        parity=compared,
+        sample=sample,
+        module=module,
+    )
+
+
+def _output_names(definition: Definition, found: tuple[str, ...]) -> tuple[str, ...]:
+    """OUTPUTS; or the name that PROCESSING has for the only output; or what `forward` says."""
+    given = definition.value("OUTPUTS")
+    if given is not None:
+        names = tuple(str(name) for name in given)
+        if len(names) != len(found) or len(set(names)) != len(names):
+            raise DefinitionError(
+                f"OUTPUTS of '{definition.path}' is {list(names)}, and the model has "
+                f"{len(found)} outputs.",
+                hint="name each output once",
+            )
+        return names
+    declared = definition.processing.output
+    if len(found) == 1 and declared is not None:
+        return (declared.tensor,)
+    return found
+
+
+def _dynamic(definition: Definition, names: tuple[str, ...]) -> dict[str, dict[int, str]]:
+    """DYNAMIC: {"input": {axis: "name"}} for sizes that may differ beside the batch."""
+    given = definition.value("DYNAMIC", {})
+    wrong = DefinitionError(
+        f"DYNAMIC of '{definition.path}' is {given!r}.",
+        hint=f'it looks like {{"{names[0]}": {{1: "length"}}}}, with the inputs {", ".join(names)}',
+    )
+    if not isinstance(given, Mapping):
+        raise wrong
+    for name, axes in given.items():
+        if name not in names or not isinstance(axes, Mapping):
+            raise wrong
+        if any(not isinstance(axis, int) or axis < 1 for axis in axes):
+            raise wrong
+        if any(not str(label).isidentifier() for label in axes.values()):
+            raise wrong
+    return {
+        name: {axis: str(label) for axis, label in axes.items()} for name, axes in given.items()
+    }
+
+
+def _shorter(real: Tensors, dynamic: Mapping[str, Mapping[int, str]]) -> Tensors:
+    """The same rows with every dimension of DYNAMIC cut to about half: other sizes must run."""
+    cut = dict(real)
+    for name, axes in dynamic.items():
+        for axis in axes:
+            half = max(2, real[name].shape[axis] // 2)
+            cut[name] = cut[name].take(range(min(half, real[name].shape[axis])), axis=axis)
+    return cut
