@@ -1,0 +1,1 @@
+"""Data files as batches of tensors: what `--calibration`, `--data` and `predict` read."""
