@@ -1,0 +1,65 @@
+"""The pruning history: what each pruning changed of a network, so that it can be built again.
+
+Torch-Pruning makes tensors smaller and corrects the plain attributes that speak of them
+(`out_channels`, `num_features`, `groups` …). The history keeps those attributes alone: which
+channels went is in the weights. An entry is JSON:
+
+    {"ratio": 0.5, "layers": {"stem.conv": {"out_channels": 24}, …}}
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+Sizes = dict[str, dict[str, Any]]
+"""Name of a layer → its plain attributes that are whole numbers, or tuples of them."""
+
+
+def sizes(module: torch.nn.Module) -> Sizes:
+    """The sizes that every layer of a network states of itself."""
+    return {
+        name: {key: value for key, value in vars(layer).items() if _is_size(value)}
+        for name, layer in module.named_modules()
+    }
+
+
+def changes(before: Sizes, after: Sizes) -> Sizes:
+    """What differs, layer by layer."""
+    found = {
+        name: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in layer.items()
+            if before[name].get(key) != value
+        }
+        for name, layer in after.items()
+    }
+    return {name: layer for name, layer in found.items() if layer}
+
+
+def replay(
+    module: torch.nn.Module, history: list[dict[str, Any]], state: dict[str, torch.Tensor]
+) -> None:
+    """Make a fresh network as small as the history left it, with room for the weights of `state`.
+
+    Layers that the network does not have are left to `load_state_dict`, which names them.
+    """
+    if not history:
+        return
+    layers = dict(module.named_modules())
+    for entry in history:
+        for name, attributes in entry["layers"].items():
+            for key, value in attributes.items():
+                if name in layers:
+                    setattr(layers[name], key, tuple(value) if isinstance(value, list) else value)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name in state and tensor.shape != state[name].shape:
+            tensor.data = tensor.data.new_zeros(state[name].shape)
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(_is_size(item) for item in value)
+    return isinstance(value, int) and not isinstance(value, bool)

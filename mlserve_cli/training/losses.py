@@ -1,0 +1,49 @@
+"""The loss: the definition's own, else what the targets ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlserve_cli.errors import StepError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mlserve_cli.package.definition import Definition
+    from mlserve_cli.training.loop import Loss
+    from mlserve_cli.training.options import TrainingOptions
+
+
+def task_loss(definition: Definition, options: TrainingOptions) -> Loss:
+    """loss() of the definition; else cross-entropy for integer targets, squared error for float."""
+    if definition.has("loss"):
+        return definition.function("loss")
+
+    def default(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        import torch.nn.functional as F  # noqa: N812  (its usual name)
+
+        scores = main_output(outputs)
+        shapes = f"outputs are {tuple(scores.shape)} and targets {tuple(targets.shape)}"
+        if targets.is_floating_point():
+            if scores.numel() != targets.numel():
+                raise StepError(f"the {shapes}, so they cannot be compared.", hint=_LOSS)
+            return F.mse_loss(scores, targets.reshape(scores.shape))
+        if scores.ndim < 2 or scores.shape[1] < 2 or scores.shape[0] != targets.shape[0]:
+            raise StepError(
+                f"the {shapes}; classes want outputs of (batch, classes) and targets of (batch,).",
+                hint=_LOSS,
+            )
+        return F.cross_entropy(scores, targets.long(), label_smoothing=options.label_smoothing)
+
+    return default
+
+
+def main_output(outputs: Any) -> torch.Tensor:
+    """The first output where a network has several."""
+    if isinstance(outputs, dict):
+        outputs = tuple(outputs.values())
+    first: torch.Tensor = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+    return first
+
+
+_LOSS = "give loss(outputs, targets) in the definition"

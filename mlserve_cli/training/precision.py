@@ -1,0 +1,61 @@
+"""Where and in what training computes: the device, bf16 autocast where it pays, memory layout."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from mlserve_cli.runtime import hardware
+
+if TYPE_CHECKING:
+    import torch
+
+BF16 = ("amx_bf16", "avx512_bf16")
+"""Instruction sets that compute in bf16; with others torch emulates it, slower than float32."""
+
+
+def device() -> str:
+    """A GPU that torch can use, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose(wanted: str, device: str) -> str:
+    """`wanted`, where "auto" is bf16 if the device computes it in hardware, else fp32."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if set(BF16) & set(hardware.detect().isa) else "fp32"
+
+
+def autocast(kind: str, device: str) -> AbstractContextManager[Any]:
+    """A context in which matrix products and convolutions run in `kind`."""
+    import torch
+
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=kind == "bf16")
+
+
+def place(inputs: tuple[torch.Tensor, ...], device: str) -> tuple[torch.Tensor, ...]:
+    """Inputs on the device; pictures (batch, channels, height, width) in channels_last."""
+    import torch
+
+    return tuple(
+        tensor.to(
+            device,
+            memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format,
+        )
+        for tensor in inputs
+    )
+
+
+def move(value: Any, device: str) -> Any:
+    """Targets of any form on the device."""
+    if isinstance(value, dict):
+        return {name: move(item, device) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(move(item, device) for item in value)
+    return value.to(device)

@@ -1,0 +1,31 @@
+"""How big a network is: its parameters, and the multiplications that one row costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """parameters: tied ones once. macs: multiply-accumulates of a row, in products alone."""
+
+    parameters: int
+    macs: int
+
+
+def measure(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Size:
+    """Count with the first row of `inputs`; matrix products, convolutions and attention count."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = module.training
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*(tensor[:1] for tensor in inputs))
+    module.train(training)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return Size(parameters, counter.get_total_flops() // 2)

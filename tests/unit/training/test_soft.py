@@ -1,0 +1,56 @@
+# ruff: noqa: TID253, N812
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlserve_cli.errors import StepError
+from mlserve_cli.training.soft import soft_loss, taught
+
+CLASSES = torch.tensor([0, 1, 2, 0])
+
+
+def task(outputs, targets):
+    return F.cross_entropy(outputs, targets)
+
+
+def test_alpha_nought_is_the_task_alone():
+    scores, answer = torch.randn(4, 3), torch.randn(4, 3)
+    found = soft_loss(task, temperature=4, alpha=0)(scores, (CLASSES, answer))
+    assert torch.allclose(found, task(scores, CLASSES))
+
+
+def test_alpha_one_is_nothing_where_the_student_answers_as_the_teacher():
+    scores = torch.randn(4, 3)
+    found = soft_loss(task, temperature=4, alpha=1)(scores, (CLASSES, scores + 5))
+    assert float(found) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_formula_is_that_of_hinton():
+    scores, answer = torch.randn(4, 3), torch.randn(4, 3)
+    p, q = F.softmax(answer / 2, 1), F.softmax(scores / 2, 1)
+    expected = 0.7 * 4 * (p * (p / q).log()).sum(1).mean() + 0.3 * task(scores, CLASSES)
+    found = soft_loss(task, temperature=2, alpha=0.7)(scores, (CLASSES, answer))
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_floating_point_targets_take_the_squared_difference():
+    scores, answer = torch.zeros(4, 1), torch.full((4, 1), 2.0)
+    loss = soft_loss(lambda a, b: F.mse_loss(a, b), temperature=2, alpha=0.5)
+    assert float(loss(scores, (torch.full((4, 1), 1.0), answer))) == 0.5 * 4 + 0.5 * 1
+
+
+def test_answers_of_another_shape_are_refused_with_both_named():
+    loss = soft_loss(task, temperature=2, alpha=0.5)
+    with pytest.raises(StepError, match=r"\(4, 3\) and the student \(4, 2\)"):
+        loss(torch.randn(4, 2), (CLASSES, torch.randn(4, 3)))
+
+
+def test_the_teacher_answers_without_gradients_in_eval_mode():
+    teacher = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).train()
+    batch = ((torch.randn(4, 2),), CLASSES)
+    ((inputs, (targets, answer)),) = taught(lambda: [batch], teacher, kind="fp32")()
+    assert inputs is batch[0]
+    assert targets is CLASSES
+    assert not answer.requires_grad
+    assert torch.allclose(answer, teacher.eval()(batch[0][0]))
