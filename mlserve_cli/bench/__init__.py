@@ -1,0 +1,1 @@
+"""How fast a package is: engines in this process, interleaved, with intervals."""

@@ -1,0 +1,255 @@
+"""A package's metric over cases, with its 95 % interval, and the loss between two packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlserve_cli.errors import DataError, StepError
+from mlserve_cli.evaluate.batches import run_rows
+from mlserve_cli.evaluate.cases import Case, Decisions, from_definition
+from mlserve_cli.evaluate.proportions import paired_difference, wilson
+from mlserve_cli.evaluate.scores import Scores
+from mlserve_cli.evaluate.wording import range_of, with_unit
+from mlserve_cli.package.definition import Definition, Metric
+from mlserve_cli.package.interval import Interval, bootstrap, percentile
+from mlserve_cli.package.package import Package
+from mlserve_cli.package.progress import Progress, Silent
+from mlserve_cli.runtime.engines import Engine
+from mlserve_cli.runtime.tensors import Array, rows
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was measured of one package; value, low and high are in the metric's unit.
+
+    method: how the interval was found.
+    nan_rows: rows for which an output held NaN; with a 0/1 metric they count as wrong.
+    per_sample: (n,) float64, the values before they were scaled to the unit; None for a metric
+        that is one number for all.
+    resampled: (resamples,) float64, that number for each seeded draw of rows, not scaled.
+    fingerprint: of the targets, so that only evaluations of the same rows are compared.
+    """
+
+    metric: Metric
+    n: int
+    value: float
+    low: float
+    high: float
+    method: str
+    nan_rows: int = 0
+    fingerprint: str = ""
+    per_sample: Array | None = field(default=None, repr=False)
+    resampled: Array | None = field(default=None, repr=False)
+
+    def facts(self) -> dict[str, Any]:
+        """What goes into the evidence and what `--json` prints.
+
+        schema 1; metric, unit, higher_is_better; value with low and high, its 95 % interval by
+        `interval`; n rows, nan_rows of them answered with NaN.
+        """
+        return {
+            "schema": SCHEMA,
+            "metric": self.metric.name,
+            "unit": self.metric.unit,
+            "higher_is_better": self.metric.higher_is_better,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "interval": f"95 %, {self.method}",
+            "n": self.n,
+            "nan_rows": self.nan_rows,
+        }
+
+    def sentence(self) -> str:
+        """For example "accuracy 97.30 points (95 % 96.10 … 98.13), n = 1000"."""
+        value = with_unit(self.value, self.metric)
+        text = f"{self.metric.name} {value} ({range_of(self.low, self.high, self.metric)})"
+        nan = f", {self.nan_rows} of them answered with NaN" if self.nan_rows else ""
+        return f"{text}, n = {self.n}{nan}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """What was lost between two packages on the same rows, in the metric's unit; more is worse."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    metric: Metric
+    method: str
+
+    def facts(self) -> dict[str, Any]:
+        """The figures for the evidence and `--json`: schema 1; a positive value is a loss."""
+        return {
+            "schema": SCHEMA,
+            "metric": self.metric.name,
+            "unit": self.metric.unit,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "interval": f"95 %, {self.method}",
+            "n": self.n,
+        }
+
+    def sentence(self) -> str:
+        """For example "loss 0.30 points (95 % -0.12 … 0.72), n = 1000", with a true minus sign."""
+        sign, word = (-1.0, "gain") if self.value < 0 else (1.0, "loss")
+        ends = Interval(self.low, self.high).scaled(sign)
+        value = with_unit(abs(self.value), self.metric)
+        return f"{word} {value} ({range_of(ends.low, ends.high, self.metric)}), n = {self.n}"
+
+
+def evaluate(
+    package: Package,
+    cases: Iterable[Case],
+    metric: Metric | None = None,
+    function: Callable[[Any, Any], Any] | None = None,
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run a package over `cases` and measure `metric` with its 95 % interval.
+
+    function: the definition's metric(outputs, targets), which gets the one output as an array, or
+    several by name; text is given as str. It returns one value a row, (batch,); or one number,
+    and then the whole set is held in memory and the number is bootstrapped over its rows. Without
+    it a built-in metric is chosen by the targets.
+    engine: run this one and leave it open; otherwise the package's own is loaded and closed.
+
+    Raises `DataError` for cases that do not fit, `DefinitionError` for a metric() that does not
+    answer what it should, `StepError` when the model fails or the metric has no value.
+    """
+    progress = progress or Silent()
+    scores = Scores(package.manifest, metric, function)
+    running = engine or package.engine()
+    try:
+        for inputs, targets in cases:
+            outputs = run_rows(running, package.manifest, inputs)
+            if isinstance(targets, Decisions):
+                scores.take(outputs, targets.values, agreement=True)
+            else:
+                scores.take(outputs, targets)
+            progress.advance(rows(inputs))
+    finally:
+        if engine is None:
+            running.close()
+    if not scores.n:
+        raise DataError(
+            "there is nothing to evaluate with: the evaluation data has no rows.",
+            hint="evaluation() yields batches of (inputs, targets)",
+        )
+    return _measured(scores)
+
+
+def by_definition(
+    package: Package, definition: Definition, *, progress: Progress | None = None
+) -> Evaluation:
+    """Measure a package with its definition's evaluation(), metric() and METRIC."""
+    names = tuple(spec.name for spec in package.manifest.inputs)
+    cases = from_definition(definition, names)
+    return evaluate(package, cases, definition.metric, metric_of(definition), progress=progress)
+
+
+def metric_of(definition: Definition) -> Callable[[Any, Any], Any] | None:
+    """The definition's metric(), or None where the built-in ones are to be taken."""
+    return definition.function("metric") if definition.has("metric") else None
+
+
+def drop(before: Evaluation, after: Evaluation) -> Drop:
+    """What `after` lost against `before`, paired by row: positive is worse.
+
+    0/1 values: the adjusted interval of Agresti and Min. Other values a row: the bootstrap of
+    their differences. One number for all: the differences of both over the same draws of rows.
+    Raises `DataError` when the two were not measured on the same rows with the same metric.
+    """
+    _check_pair(before, after)
+    metric = before.metric
+    # In this direction more is worse, whatever the metric says.
+    sign = metric.scale if metric.higher_is_better else -metric.scale
+    value = (before.value - after.value) * (1.0 if metric.higher_is_better else -1.0)
+    if before.per_sample is not None and after.per_sample is not None:
+        first, second = before.per_sample, after.per_sample
+        if _is_binary(first) and _is_binary(second):
+            lost = int(np.count_nonzero(first > second))
+            won = int(np.count_nonzero(first < second))
+            interval, method = paired_difference(lost, won, before.n), "Agresti-Min, paired"
+        else:
+            interval, method = bootstrap(first - second, np.mean), "paired bootstrap"
+    elif before.resampled is not None and after.resampled is not None:
+        interval, method = percentile(before.resampled - after.resampled), "paired bootstrap"
+    else:
+        raise DataError(
+            f"metric() gave one value a row for one package and one number for the other, "
+            f"so '{metric.name}' cannot be compared."
+        )
+    ends = interval.scaled(sign).around(value)
+    return Drop(value=value, low=ends.low, high=ends.high, n=before.n, metric=metric, method=method)
+
+
+def _measured(scores: Scores) -> Evaluation:
+    metric, n = scores.metric, scores.n
+    values = scores.per_sample()
+    resampled = None
+    if values is None:
+        point, resampled = scores.whole()
+        interval, method = percentile(resampled).around(point), "bootstrap"
+    elif _is_binary(values):
+        point = float(values.mean())
+        interval, method = wilson(int(values.sum()), n), "Wilson"
+    else:
+        point = float(values.mean())
+        interval, method = bootstrap(values, np.mean), "bootstrap"
+    if not np.isfinite(point):
+        raise StepError(
+            f"'{metric.name}' has no value on these {n} rows: it is {point}; the model answers NaN "
+            f"for {scores.nan_rows} of them.",
+            hint="look at those rows, or let metric() say what such an answer is worth",
+        )
+    ends = interval.scaled(metric.scale)
+    return Evaluation(
+        metric=metric,
+        n=n,
+        value=point * metric.scale,
+        low=ends.low,
+        high=ends.high,
+        method=method,
+        nan_rows=scores.nan_rows,
+        fingerprint=scores.fingerprint(),
+        per_sample=values,
+        resampled=resampled,
+    )
+
+
+def _is_binary(values: Array) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _check_pair(before: Evaluation, after: Evaluation) -> None:
+    if before.n != after.n:
+        raise DataError(
+            f"the two evaluations cannot be paired: one has {before.n} rows, the other {after.n}.",
+            hint="evaluate both on the same data",
+        )
+    if before.metric != after.metric:
+        raise DataError(
+            "the two evaluations cannot be paired: one measures "
+            f"{_name_of(before.metric)}, the other {_name_of(after.metric)}."
+        )
+    if before.fingerprint != after.fingerprint:
+        raise DataError(
+            "the two evaluations cannot be paired: their targets differ, so the rows are not the "
+            "same or not in the same order.",
+            hint="evaluation() must yield the same rows in the same order each time; seed it",
+        )
+
+
+def _name_of(metric: Metric) -> str:
+    """The metric's name with its unit, as a sentence names it."""
+    return f"'{metric.name}' in {metric.unit}" if metric.unit else f"'{metric.name}'"
