@@ -1,0 +1,109 @@
+"""`mlserve up`: serve an ONNX file, a package, a folder of packages, or a server folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlserve_cli.cli import console
+
+if TYPE_CHECKING:
+    from mlserve_cli.runtime.server import Server
+
+
+def command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.onnx|PKG|REPO|DIR",
+            help="An ONNX file, a package, a folder of packages, or a server folder.",
+        ),
+    ],
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="The address to listen at; 0.0.0.0 is every one."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The port; 0 takes any that is free."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say how each model runs, and why.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document once the server is ready.")
+    ] = False,
+) -> None:
+    """Serve a model now, and say where. Ctrl-C or SIGTERM ends the work in flight, then exits."""
+    from mlserve_cli.pipeline import serving
+
+    kind = serving.recognize(source)
+    flags = serving.environment(host=host, port=port)
+    if kind == "server":
+        if as_json or verbose:
+            raise typer.BadParameter("a server folder prints what its own server.py prints.")
+        _become(source, flags)
+    if kind == "onnx":
+        with console.progress() as progress:
+            package = serving.packaged(source, progress=progress)
+        console.note(
+            f"{package.manifest.name}: packaged from {source}; its proofs are made of synthetic "
+            "rows (for real ones: mlserve export FILE.onnx --calibration DATA -o PKG)"
+        )
+        source = package.path
+    server = serving.server(source, flags)
+    from mlserve_cli.runtime.app import build_app
+    from mlserve_cli.runtime.server import serve
+
+    def announce(url: str) -> None:
+        _announce(server, url, verbose=verbose, as_json=as_json)
+
+    serve(build_app(server), server, announce=announce)
+
+
+def _become(folder: Path, flags: dict[str, str]) -> None:
+    """Turn this process into the folder's own server, so that what was changed there counts."""
+    os.environ.update(flags)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, str((folder / "server.py").resolve())])  # noqa: S606 - the user's own file, no shell
+
+
+def _announce(server: Server, url: str, *, verbose: bool, as_json: bool) -> None:
+    from mlserve_cli.runtime import announcement
+    from mlserve_cli.runtime.example import curl_line
+
+    models = server.registry.models()
+    if as_json:
+        import msgspec
+
+        console.print_json(
+            {
+                "url": url,
+                "models": [
+                    {
+                        "name": model.manifest.name,
+                        "version": model.manifest.version,
+                        "variant": model.manifest.variant,
+                        "sizing": msgspec.to_builtins(model.sizing),
+                        "curl": curl_line(model, url),
+                    }
+                    for model in models
+                ],
+            }
+        )
+        sys.stdout.flush()
+        return
+    for model in models:
+        manifest = model.manifest
+        console.note(f"{manifest.name} {manifest.version}  {manifest.variant}")
+        if verbose:
+            for name, reason in model.sizing.reasons.items():
+                console.note(f"  {name}: {reason}")
+    # Not through the console, which would break the curl line at the terminal's width.
+    sys.stderr.writelines(f"{line}\n" for line in announcement.lines(server, url))
+    sys.stderr.flush()
