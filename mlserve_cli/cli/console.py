@@ -1,0 +1,113 @@
+"""What a person sees: data on stdout, all else on stderr, errors as a sentence and a hint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from mlserve_cli.errors import MlserveError
+
+
+def stdout() -> Console:
+    """The console for what was asked for: tables and answers."""
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """The console for all else: progress, notes, errors, the next command."""
+    from rich.console import Console
+
+    # Wrapped by the terminal, not by us: a command that is copied must stay one line.
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout; `schema` is 1 where the document itself says no other."""
+    sys.stdout.write(json.dumps({"schema": 1, **document}, indent=2, default=str) + "\n")
+
+
+def print_error(error: MlserveError) -> None:
+    """`error:` and `hint:` on stderr."""
+    from rich.text import Text
+
+    console = stderr()
+    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    if error.hint:
+        console.print(Text.assemble(("hint: ", "bold"), error.hint))
+
+
+def note(text: str) -> None:
+    """A line on stderr, as it is."""
+    stderr().print(text, markup=False)
+
+
+def next_command(command: str) -> None:
+    """The useful command to go on with, on stderr."""
+    from rich.text import Text
+
+    stderr().print(Text.assemble(("next: ", "dim"), command))
+
+
+class LiveProgress:
+    """A progress bar on stderr; where that is no terminal, a line a stage."""
+
+    def __init__(self, bar: Bar | None) -> None:
+        self._bar = bar
+        self._task: Any = None
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Begin a stage; the one before is done."""
+        if self._bar is None:
+            note(f"{text} …")
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(text, total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count steps of this stage."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps, note=note)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False)
+        else:
+            note(text)
+
+
+@contextmanager
+def progress() -> Iterator[LiveProgress]:
+    """Show progress for as long as the block runs."""
+    if not sys.stderr.isatty():
+        yield LiveProgress(None)
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        yield LiveProgress(bar)

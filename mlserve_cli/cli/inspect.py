@@ -1,0 +1,117 @@
+"""`mlserve inspect`: a package as a person would want to read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlserve_cli.cli import console
+
+if TYPE_CHECKING:
+    from mlserve_cli.package.package import Package
+
+
+def command(
+    package: Annotated[Path, typer.Argument(metavar="PKG", help="The package to read.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what a package holds: signature, processing, lineage, proofs and measurements."""
+    import msgspec
+
+    from mlserve_cli.package.package import Package
+
+    opened = Package.open(package)
+    if as_json:
+        document = msgspec.to_builtins(opened.manifest)
+        console.print_json(document | {"evidence": opened.evidence()})
+        return
+    _print(opened)
+    console.next_command(f"mlserve up {package}")
+
+
+def _print(package: Package) -> None:
+    from rich.table import Table
+
+    manifest = package.manifest
+    out = console.stdout()
+    out.print(f"[bold]{manifest.name}[/] {manifest.version}  {manifest.variant}", highlight=False)
+    if manifest.description:
+        out.print(manifest.description, markup=False)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    for name, value in _facts(package):
+        facts.add_row(name, value)
+    out.print(facts)
+
+    signature = Table("", "name", "type", "shape", title="signature", title_justify="left")
+    for side, specs in (("in", manifest.inputs), ("out", manifest.outputs)):
+        for spec in specs:
+            shape = ", ".join(map(str, spec.shape))
+            signature.add_row(side, spec.name, spec.datatype, f"({shape})")
+    out.print(signature)
+
+    lineage = Table("step", "parent", "parameters", "libraries", title="lineage")
+    lineage.title_justify = "left"
+    for record in manifest.lineage:
+        lineage.add_row(
+            record.step,
+            record.parent[:19] if record.parent else "",
+            ", ".join(f"{key}={value}" for key, value in record.parameters.items()),
+            ", ".join(f"{key} {value}" for key, value in record.libraries.items()),
+        )
+    out.print(lineage)
+    for measured in package.evidence():
+        out.print(_sentence(measured), markup=False)
+
+
+def _facts(package: Package) -> list[tuple[str, str]]:
+    manifest = package.manifest
+    batch = manifest.batch
+    proof = (
+        f"proven at {', '.join(map(str, batch.sizes))} rows, within {batch.tolerance:.0e}"
+        if batch.invariant
+        else f"no, served one by one: {batch.reason}"
+    )
+    processing = manifest.processing
+    kinds = [
+        type(part).__name__.removesuffix("Input").removesuffix("Output").lower()
+        for part in (processing.input, processing.output)
+        if part is not None
+    ]
+    if processing.python is not None:
+        kinds.append(processing.python.file)
+    facts = [
+        ("digest", manifest.digest),
+        ("engine", manifest.engine),
+        ("size", f"{package.size_bytes / 1e6:.2f} MB"),
+        ("processing", " → ".join(kinds) or "none: tensors pass as they are"),
+        ("batch-invariant", proof),
+    ]
+    if manifest.labels:
+        shown = ", ".join(manifest.labels[:10])
+        facts.append(("labels", shown + (" …" if len(manifest.labels) > 10 else "")))
+    if manifest.instruction_sets:
+        facts.append(("proven on", ", ".join(manifest.instruction_sets)))
+    if manifest.licence:
+        facts.append(("licence", manifest.licence))
+    return facts
+
+
+def _sentence(record: dict[str, Any]) -> str:
+    """One line of evidence: its summary, else its figures that are plain values."""
+    kind = record.get("kind", "evidence")
+    if "summary" in record:
+        return f"{kind}: {record['summary']}"
+    plain = {
+        key: value
+        for key, value in record.items()
+        if key not in ("kind", "digest", "schema") and not isinstance(value, (dict, list))
+    }
+    figures = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in plain.items()
+    )
+    return f"{kind}: {figures}"

@@ -1,0 +1,124 @@
+"""The `mlserve` command: its subcommands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mlserve_cli.cli import (
+    bench,
+    console,
+    distill,
+    doctor,
+    emit,
+    evaluate,
+    export,
+    init,
+    inspect,
+    interruption,
+    predict,
+    prune,
+    quantize,
+    up,
+    verify,
+)
+from mlserve_cli.errors import Exit, MlserveError, exit_code
+
+app = typer.Typer(
+    name="mlserve",
+    help="Take a trained model to a fast, safe, observable server, and prove every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_debug = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mlserve_cli import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take a trained model to a fast, safe, observable server, and prove every step."""
+    global _debug
+    _debug = debug
+
+
+for name, command in (
+    ("doctor", doctor.command),
+    ("init", init.command),
+    ("export", export.command),
+    ("quantize", quantize.command),
+    ("prune", prune.command),
+    ("distill", distill.command),
+    ("evaluate", evaluate.command),
+    ("inspect", inspect.command),
+    ("verify", verify.command),
+    ("bench", bench.command),
+    ("emit", emit.command),
+    ("up", up.command),
+    ("predict", predict.command),
+):
+    app.command(name)(command)
+
+
+def run() -> None:
+    """Entry point: run the command line and exit with the status that `Exit` describes."""
+    received = interruption.watch()
+    try:
+        status = app(standalone_mode=False)
+    except MlserveError as error:
+        if _debug:
+            raise
+        if not received:
+            console.print_error(error)
+            sys.exit(exit_code(error))
+        status = Exit.INTERRUPTED  # a library may make another error of a Ctrl-C
+    except (KeyboardInterrupt, typer.Abort):
+        status = Exit.INTERRUPTED
+    except Exception as error:
+        # Click's usage errors know how to show themselves and their exit status, 2.
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        if _debug:
+            raise
+        if not received:
+            console.print_error(_unforeseen(error))
+            sys.exit(Exit.REFUSED)
+        status = Exit.INTERRUPTED
+    if status == Exit.INTERRUPTED:  # Typer turns a KeyboardInterrupt into this status
+        console.note("interrupted; nothing half written was left behind")
+        status = interruption.status(received)
+    sys.exit(status if isinstance(status, int) else Exit.DONE)
+
+
+def _unforeseen(error: Exception) -> MlserveError:
+    if isinstance(error, OSError) and error.strerror:
+        what = f"'{error.filename}'" if error.filename else "a file"
+        return MlserveError(
+            f"{what} cannot be used: {error.strerror}.",
+            hint="check the disk and its permissions; 'mlserve --debug …' shows where it happened",
+        )
+    return MlserveError(
+        f"mlserve failed: {type(error).__name__}: {error}",
+        hint="this is a bug; 'mlserve --debug …' shows the traceback to report",
+    )

@@ -1,0 +1,81 @@
+"""How a verdict is shown: what the variant gained, what it lost, and why it was refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mlserve_cli.cli import console
+from mlserve_cli.errors import Exit, Refused
+
+if TYPE_CHECKING:
+    from mlserve_cli.pipeline.variant import Verdict
+
+
+def show(verdict: Verdict, *, as_json: bool) -> None:
+    """Print the verdict and end the command: quietly if it passed, with status 1 if not."""
+    if as_json:
+        console.print_json(document(verdict))
+    else:
+        _print(verdict)
+    if verdict.refusals:
+        console.print_error(
+            Refused(
+                f"refused: {'; '.join(verdict.refusals)}. It was kept as '{verdict.package.path}'.",
+                hint="use it from there, or allow more with --max-drop or --allow-slower",
+            )
+        )
+        raise typer.Exit(Exit.REFUSED)
+    if not as_json:
+        console.next_command(f"mlserve bench {verdict.parent.path} {verdict.package.path}")
+
+
+def document(verdict: Verdict) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "package": str(verdict.package.path),
+        "digest": verdict.package.manifest.digest,
+        "variant": verdict.package.manifest.variant,
+        "accepted": not verdict.refusals,
+        "refusals": list(verdict.refusals),
+        "size_bytes": {
+            "before": verdict.parent.size_bytes,
+            "after": verdict.package.size_bytes,
+        },
+        "before": verdict.before.facts(),
+        "after": verdict.after.facts(),
+        "drop": verdict.drop.facts(),
+        "speed": [ratio.facts() for ratio in verdict.ratios],
+        "batch_invariant": verdict.package.manifest.batch.invariant,
+    }
+
+
+def _print(verdict: Verdict) -> None:
+    from rich.table import Table
+
+    from mlserve_cli.evaluate.wording import amount, range_of
+
+    out = console.stdout()
+    metric = verdict.before.metric
+    table = Table("", "before", "after")
+    table.add_row("variant", verdict.parent.manifest.variant, verdict.package.manifest.variant)
+    table.add_row(
+        "size",
+        f"{verdict.parent.size_bytes / 1e6:.2f} MB",
+        f"{verdict.package.size_bytes / 1e6:.2f} MB",
+    )
+    table.add_row(
+        f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
+        *(
+            f"{amount(side.value, metric)}  ({range_of(side.low, side.high, metric)})"
+            for side in (verdict.before, verdict.after)
+        ),
+    )
+    out.print(table)
+    out.print(verdict.drop.sentence(), highlight=False)
+    for ratio in verdict.ratios:
+        out.print(ratio.sentence(), highlight=False)
+    batch = verdict.package.manifest.batch
+    if not batch.invariant:
+        out.print(f"served one row at a time: {batch.reason}", markup=False, highlight=False)

@@ -1,0 +1,1 @@
+"""What joins several steps: a variant with its gates, and what `mlserve up` was given."""

@@ -1,0 +1,44 @@
+"""A wrong option is a usage error, before anything is opened."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from mlserve_cli.cli import console
+from mlserve_cli.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("quantize PKG -o OUT --max-drop nan", "--max-drop"),
+        ("quantize PKG -o OUT --max-drop -1", "--max-drop"),
+        ("quantize PKG -o OUT --target diagnosis", "--target"),
+        ("quantize PKG -o OUT --batch 0", "--batch"),
+        ("prune PKG -o OUT --epochs 0", "--epochs"),
+        ("distill PKG -o OUT --epochs 0", "--epochs"),
+        ("evaluate PKG --target diagnosis", "--target"),
+        ("bench PKG --seconds nan", "--seconds"),
+        ("bench PKG --threads 100000", "--threads"),
+        ("predict PKG -i rows.csv -o answers.csv --threads 100000", "--threads"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_option(line, option):
+    result = CliRunner().invoke(app, line.split())
+
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_json_document_names_its_schema(capsys):
+    console.print_json({"passed": True})
+
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "passed": True}
+
+
+def test_a_json_document_keeps_a_schema_of_its_own(capsys):
+    console.print_json({"schema": 2})
+
+    assert json.loads(capsys.readouterr().out) == {"schema": 2}
