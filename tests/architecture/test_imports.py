@@ -1,0 +1,70 @@
+"""What may be loaded when: help and version are instant, importing has no side effects."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "sklearn",
+    "skl2onnx",
+    "PIL",
+    "starlette",
+    "uvicorn",
+    "numpy",
+    "msgspec",
+    "prometheus_client",
+    "torch_pruning",
+    "openvino",
+]
+
+_PROBE = """
+import json, sys
+sys.argv = ["mlserve", *json.loads(sys.argv[1])]
+from mlserve_cli.cli.main import run
+try:
+    run()
+except SystemExit as end:
+    print(json.dumps([end.code or 0, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["export", "--help"], ["up", "--help"]]
+)
+def test_help_and_version_load_no_heavy_module(arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", _PROBE, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    status, loaded = json.loads(result.stdout.splitlines()[-1])
+
+    assert status == 0
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_importing_any_module_prints_nothing_and_reads_no_arguments():
+    program = """
+import importlib, pkgutil, sys
+sys.argv = ["something", "--nonsense"]
+import mlserve_cli
+for found in pkgutil.walk_packages(mlserve_cli.__path__, "mlserve_cli."):
+    importlib.import_module(found.name)
+import logging
+assert not logging.getLogger().handlers, "logging was set up by an import"
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr == ""
