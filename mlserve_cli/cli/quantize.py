@@ -53,7 +53,8 @@ def command(
         if rows is None:
             raise StepError(
                 f"static quantization takes its ranges from real rows, and '{package}' has none.",
-                hint="pass --calibration FILE, or give the definition a calibration()",
+                hint="pass --calibration FILE, give the definition a calibration(), or take "
+                "--method dynamic, which needs none",
             )
         return StaticStep(rows, exclude=exclude or ())
 

@@ -23,7 +23,7 @@ def show(verdict: Verdict, *, as_json: bool) -> None:
         console.print_error(
             Refused(
                 f"refused: {'; '.join(verdict.refusals)}. It was kept as '{verdict.package.path}'.",
-                hint="use it from there, or allow more with --max-drop or --allow-slower",
+                hint="use it from there, or allow more with " + " and ".join(_flags(verdict)),
             )
         )
         raise typer.Exit(Exit.REFUSED)
@@ -79,3 +79,10 @@ def _print(verdict: Verdict) -> None:
     batch = verdict.package.manifest.batch
     if not batch.invariant:
         out.print(f"served one row at a time: {batch.reason}", markup=False, highlight=False)
+
+
+def _flags(verdict: Verdict) -> list[str]:
+    """The options that would have let this variant pass."""
+    slower = sum("slower" in reason for reason in verdict.refusals)
+    flags = ["--max-drop"] if slower < len(verdict.refusals) else []
+    return [*flags, "--allow-slower"] if slower else flags

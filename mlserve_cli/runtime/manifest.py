@@ -126,9 +126,10 @@ def read(package: Path) -> Manifest:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        source = package if package.suffix in (".onnx", ".py") else "SOURCE"
         raise PackageError(
             f"'{package}' is not a package: it has no {MANIFEST}.",
-            hint="make one with 'mlserve export SOURCE -o PKG'",
+            hint=f"make one with 'mlserve export {source} -o PKG'",
         ) from None
     except OSError as error:
         raise PackageError(f"'{path}' cannot be read: {error.strerror}.") from error

@@ -275,6 +275,7 @@ async def _serve(
     try:
         async with app.router.lifespan_context(app):
             try:
+                listener.listen(web.config.backlog)  # uvloop would hide why it cannot
                 await web.serve(sockets=[listener])
             except OSError as error:  # another one began to listen here while we loaded
                 raise _not_listening(host, port, error) from error

@@ -25,7 +25,7 @@ app = Starlette(
         *routes.prediction(server),  # POST /predict/MODEL: pictures, rows or text
         *routes.monitoring(server),  # /livez, /readyz, /metrics
         *routes.pages(server),  # / is a page to try the models, /openapi.json describes them
-        # Your own: Route("/hello", hello), with
+        # Your own, with Route from starlette.routing: Route("/hello", hello), where
         #     async def hello(request): return JSONResponse({"hello": "world"})
     ],
     exception_handlers=routes.exception_handlers,

@@ -15,7 +15,7 @@ from mlserve_cli.runtime.hardware import Hardware
 from mlserve_cli.runtime.loading import Abandoned, prepare
 from mlserve_cli.runtime.processing.declaration import Processing, PythonProcessing
 from mlserve_cli.runtime.repository import find
-from mlserve_cli.runtime.server import Server, base_url, bind
+from mlserve_cli.runtime.server import Server, base_url, bind, serve
 from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.sizing import Sizing
 from mlserve_cli.runtime.tensors import TensorSpec
@@ -253,6 +253,24 @@ def test_a_taken_port_is_a_sentence_with_the_address():
         with pytest.raises(StartupError, match=f"cannot listen at 127.0.0.1:{port}") as info:
             bind("127.0.0.1", port)
     assert "--port" in info.value.hint
+
+
+def test_a_port_that_is_taken_while_models_load_is_a_sentence(make, monkeypatch):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        server = make(port=port)
+
+        def find_slowly(path):
+            other.listen()
+            return find(path)
+
+        monkeypatch.setattr("mlserve_cli.runtime.server.find", find_slowly)
+        monkeypatch.setattr("mlserve_cli.runtime.server.logs.set_up", lambda style: None)
+        with pytest.raises(StartupError, match=f"127.0.0.1:{port}: Address already in use"):
+            serve(build_app(server), server)
+    assert not server.ready()
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70, "256.1.1.1"])
