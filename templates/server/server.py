@@ -25,8 +25,9 @@ app = Starlette(
         *routes.prediction(server),  # POST /predict/MODEL: pictures, rows or text
         *routes.monitoring(server),  # /livez, /readyz, /metrics
         *routes.pages(server),  # / is a page to try the models, /openapi.json describes them
-        # Your own, with Route from starlette.routing: Route("/hello", hello), where
+        # Your own: Route("/hello", hello), with
         #     async def hello(request): return JSONResponse({"hello": "world"})
+        # and Route from starlette.routing, JSONResponse from starlette.responses imported above
     ],
     exception_handlers=routes.exception_handlers,
     lifespan=server.lifespan,  # loads, warms up and proves every model; drains at the end
