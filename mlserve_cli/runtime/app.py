@@ -19,8 +19,12 @@ def build_app(server: Server) -> Starlette:
             *routes.inference(server),
             *routes.prediction(server),
             *routes.monitoring(server),
+            *routes.tensorflow(server),
+            *routes.torchserve(server),
+            *routes.admin(server),
             *routes.pages(server),
         ],
+        middleware=routes.middleware(server),
         exception_handlers=routes.exception_handlers,
         lifespan=server.lifespan,
     )

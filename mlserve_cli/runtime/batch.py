@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from .tensors import Tensors
+from .tensors import Array, Tensors, TensorSpec
 
 Key = tuple[Hashable, ...]
 """The inputs' names and shapes without their rows; requests that share it may share a batch."""
@@ -59,20 +60,46 @@ class Buffers:
         return buffers
 
 
-def split(outputs: object, counts: Sequence[int]) -> list[Tensors]:
-    """The outputs of each request, as views. Raises where they are not as many rows.
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What an engine's answer to a batch has to be.
+
+    names: of the outputs. rowed: those of them that have a row for each row of the inputs.
+    """
+
+    names: frozenset[str]
+    rowed: frozenset[str]
+
+    @classmethod
+    def of(cls, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Promise:
+        """What a signature promises: an output whose first dimension is called as the inputs'."""
+        batch = {spec.shape[0] for spec in inputs if spec.has_batch}
+        return cls(
+            frozenset(spec.name for spec in outputs),
+            frozenset(spec.name for spec in outputs if spec.shape and spec.shape[0] in batch),
+        )
+
+
+def split(outputs: object, counts: Sequence[int], promise: Promise | None = None) -> list[Tensors]:
+    """The outputs of each request, as views. Raises where they are not what was promised.
 
     One request alone gets all there is: an output without a batch dimension is its own, too.
     """
     if not isinstance(outputs, dict):
         raise TypeError(f"the engine returned {type(outputs).__name__}, not outputs by name")
-    if len(counts) == 1:
+    if promise is not None and outputs.keys() != promise.names:
+        raise ValueError(
+            f"the engine returned outputs {_listed(outputs)}, and the model's are "
+            f"{_listed(promise.names)}"
+        )
+    alone = len(counts) == 1
+    if alone and promise is None:
         return [outputs]
     rows = sum(counts)
-    for name, array in outputs.items():
-        if array.ndim == 0 or array.shape[0] != rows:
-            got = array.shape[0] if array.ndim else "no"
-            raise ValueError(f"output '{name}' has {got} rows for a batch of {rows}")
+    for name in promise.rowed if alone and promise is not None else outputs:
+        _check_rows(name, outputs[name], rows)
+    if alone:
+        return [outputs]
     parts = []
     start = 0
     for count in counts:
@@ -80,3 +107,13 @@ def split(outputs: object, counts: Sequence[int]) -> list[Tensors]:
         parts.append({name: array[start:end] for name, array in outputs.items()})
         start = end
     return parts
+
+
+def _check_rows(name: str, array: Array, rows: int) -> None:
+    if array.ndim == 0 or array.shape[0] != rows:
+        got = array.shape[0] if array.ndim else "no"
+        raise ValueError(f"output '{name}' has {got} rows for a batch of {rows}")
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(sorted(repr(name) for name in names)) or "(none)"

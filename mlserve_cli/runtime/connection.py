@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from .express import SMALL, BodyReader, Express, ExpressCycle
 
 HEAD_BYTES = 64 << 10
 """Of the request line and all headers, after what the first read brought; nginx takes half."""
@@ -27,8 +30,10 @@ class Connection(HttpToolsProtocol):
 
     silence_s = SILENCE_S
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, express: Express | None = None, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._express = express
+        self._short: ExpressCycle | None = None  # the cycle, where it went the short way
         self._head = 0  # bytes of a head that has not ended yet
         self._in_head = True
         self._in_message = True  # a new connection has a request to send
@@ -59,17 +64,91 @@ class Connection(HttpToolsProtocol):
                 self._refuse()
                 return
         self._wait()
+        cycle = self._short
+        if cycle is not None and cycle.more_body and cycle.length > SMALL:
+            self._read_into(cycle)
 
     def on_message_begin(self) -> None:
         """A request has begun."""
         self._in_head = self._in_message = True
         self._head = 0
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        """Its head has ended."""
+        """Its head has ended: choose its way."""
         self._in_head = False
-        super().on_headers_complete()
+        self._short = None
+        if self._express is None or not self._begin_express(self._express):
+            headers, url, expects = self.headers, self.url, self.expect_100_continue
+            super().on_message_begin()  # makes the scope
+            self.headers += headers
+            self.url = url
+            self.expect_100_continue = expects
+            super().on_headers_complete()
+
+    def _begin_express(self, express: Express) -> bool:
+        """Start the request on the short way, where it may go there."""
+        if self.expect_100_continue or (self.cycle and not self.cycle.response_complete):
+            return False
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.should_upgrade():
+            return False
+        headers = dict(self.headers)
+        announced = headers.get(b"content-length", b"")
+        if not announced.isdigit() or b"transfer-encoding" in headers:
+            return False
+        target = express.target(self.url)
+        if target is None or not express.admits(headers):
+            return False
+        length, prefix = int(announced), 0
+        if length > SMALL:
+            endpoint = target[0]
+            if length > endpoint.limit_bytes or not endpoint.takes_views:
+                return False
+            sent = headers.get(b"inference-header-content-length", b"")
+            prefix = int(sent) if sent.isdigit() and len(sent) < 10 else 0
+        cycle = ExpressCycle(
+            target,
+            headers,
+            self.transport,
+            self.flow,
+            length=length,
+            prefix=prefix,
+            keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._short = cycle
+        self.cycle = cycle  # type: ignore[assignment]
+        task = self.loop.create_task(cycle.run(express.default(self.server_state.default_headers)))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        return True
+
+    def on_body(self, body: bytes) -> None:
+        """The next part of a body."""
+        if self._short is not None:
+            self._short.feed(body)
+        else:
+            super().on_body(body)
+
+    def _read_into(self, cycle: ExpressCycle) -> None:
+        """Let the rest of a large body bypass the parser."""
+
+        def heard() -> None:
+            self._heard()
+            self._wait()
+
+        def done() -> None:
+            self._heard()
+            self.transport.set_protocol(self)
+            # The parser still waits for the body that it was not shown.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.on_message_complete()
+
+        self.transport.set_protocol(BodyReader(cycle, heard, done, self))
 
     def on_message_complete(self) -> None:
         """All of it is here."""

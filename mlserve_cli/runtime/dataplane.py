@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import DeadlineExceeded, InvalidRequest, Overloaded
+from .errors import InvalidRequest, Overloaded
 from .registry import LoadedModel
 from .tensors import Array, Tensors, check, rows
+from .threads import Threads
+from .timing import Timing
 
 T = TypeVar("T")
 
@@ -20,31 +21,57 @@ T = TypeVar("T")
 class DataPlane:
     """Answers requests with loaded models. One a server; it lives on the event loop.
 
-    max_payloads: that may be in processing or wait for it; more are refused.
+    max_payloads: of one model that may be in processing or wait for it; more are refused.
+    max_bytes: of inputs that may be in memory at the same time; more are refused, but one request
+    of any size is taken while there are no others.
     """
 
-    def __init__(self, *, processing_threads: int, max_payloads: int) -> None:
-        self._threads = processing_threads
+    def __init__(
+        self, *, processing_threads: int, max_payloads: int, max_bytes: int = 1 << 30
+    ) -> None:
+        self._threads = Threads(processing_threads)
         self._max_payloads = max_payloads
-        self._payloads = 0
-        self._pool: ThreadPoolExecutor | None = None
+        self._max_bytes = max_bytes
+        self._payloads: dict[LoadedModel, int] = {}
+        self.bytes_in_flight = 0
 
     async def infer(
-        self, model: LoadedModel, tensors: Tensors, *, deadline: float | None = None
+        self,
+        model: LoadedModel,
+        tensors: Tensors,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        timing: Timing | None = None,
     ) -> Tensors:
         """Check `tensors` against the signature and answer all rows.
 
-        deadline: by `time.monotonic`. More rows than a batch may have are split and answered as
-        one. Raises `InvalidRequest`, and what the batcher raises.
+        deadline: by `time.monotonic`. priority: 1 is the most urgent; 0 means the usual one.
+        timing: filled in. More rows than a batch may have are split and answered as one. Raises
+        `InvalidRequest`, and what the batcher raises.
         """
         manifest = model.manifest
         check(manifest.inputs, tensors, model=manifest.name)
         if manifest.finite_inputs:
             _check_finite(tensors, manifest.name)
         count = rows(tensors)
-        if count <= model.batcher.max_batch or not all(spec.has_batch for spec in manifest.inputs):
-            return await model.batcher.run(tensors, count, deadline)
-        return await _split(model, tensors, count, deadline)
+        batcher = model.batcher
+        size = 0
+        for array in tensors.values():
+            size += array.nbytes
+        self._take(size)
+        try:
+            if count <= batcher.max_batch or not all(spec.has_batch for spec in manifest.inputs):
+                outputs = await batcher.run(
+                    tensors, count, deadline, priority=priority, timing=timing
+                )
+            else:
+                outputs = await _split(model, tensors, count, deadline, priority, timing)
+        finally:
+            self.bytes_in_flight -= size
+        for shadow in model.shadows:
+            shadow.copy(model, tensors, outputs, count)
+        return outputs
 
     async def predict(
         self,
@@ -53,74 +80,94 @@ class DataPlane:
         content_type: str,
         *,
         deadline: float | None = None,
+        priority: int = 0,
+        timing: Timing | None = None,
     ) -> list[Any]:
         """A payload as the package's processing takes it → one JSON value a row.
 
         Raises what processing and `infer` raise, and `Overloaded` where too much waits already.
         """
-        if self._payloads >= self._max_payloads:
-            raise Overloaded(f"{self._payloads} payloads wait to be decoded", retry_after_s=1)
+        payloads = self._payloads.get(model, 0)
+        if payloads >= self._max_payloads:
+            raise Overloaded(f"{payloads} payloads wait to be decoded", retry_after_s=1)
         processor = model.processor
         began = time.perf_counter()
-        self._payloads += 1
+        self._take(len(body))
+        self._payloads[model] = payloads + 1
         try:
-            tensors = await self._process(
-                lambda: processor.tensors(processor.rows(body, content_type)), deadline
+            tensors = await self._threads.run(
+                model, lambda: processor.tensors(processor.rows(body, content_type)), deadline
             )
         finally:
-            self._payloads -= 1
+            self.bytes_in_flight -= len(body)
+            self._payloads[model] -= 1
+            if not self._payloads[model]:
+                del self._payloads[model]
         decoded = time.perf_counter()
-        outputs = await self.infer(model, tensors, deadline=deadline)
+        outputs = await self.infer(
+            model, tensors, deadline=deadline, priority=priority, timing=timing
+        )
         computed = time.perf_counter()
-        answers = await self._process(lambda: processor.answers(outputs), deadline)
-        model.metrics.processed(decoded - began + time.perf_counter() - computed)
+        answers = await self._threads.run(model, lambda: processor.answers(outputs), deadline)
+        seconds = decoded - began + time.perf_counter() - computed
+        model.metrics.processed(seconds)
+        if timing is not None:
+            timing.processing_s += seconds
         return answers
+
+    async def aside(self, model: LoadedModel, work: Callable[[], T]) -> T:
+        """Run `work` on a processing thread: what would hold the loop up, such as long texts."""
+        return await self._threads.run(model, work)
 
     def close(self) -> None:
         """End the processing threads."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._threads.close()
 
-    async def _process(self, work: Callable[[], T], deadline: float | None) -> T:
-        """Run processing on its own threads: a large picture must not hold the loop up."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="processing")
-
-        def in_time() -> T:
-            if deadline is not None and deadline <= time.monotonic():
-                raise DeadlineExceeded("Request timeout expired")
-            return work()
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, in_time)
+    def _take(self, size: int) -> None:
+        if self.bytes_in_flight + size > self._max_bytes and self.bytes_in_flight:
+            raise Overloaded(
+                f"requests of {self.bytes_in_flight} bytes are in memory, and max_inflight_mb "
+                f"allows {self._max_bytes}",
+                retry_after_s=1,
+            )
+        self.bytes_in_flight += size
 
 
 async def _split(
-    model: LoadedModel, tensors: Tensors, count: int, deadline: float | None
+    model: LoadedModel,
+    tensors: Tensors,
+    count: int,
+    deadline: float | None,
+    priority: int,
+    timing: Timing | None,
 ) -> Tensors:
     """Answer more rows than fit into a batch, as many batches at a time as there are workers.
 
     The rest waits here, not in the queue, so that others get their turn in between.
     """
-    size = model.batcher.max_batch
-    starts = range(0, count, size)
-    parts: list[Tensors] = []
-    for first in range(0, len(starts), model.batcher.workers):
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        model.batcher.run(
-                            {name: array[start : start + size] for name, array in tensors.items()},
-                            min(size, count - start),
-                            deadline,
-                        )
-                    )
-                    for start in starts[first : first + model.batcher.workers]
-                ]
-        except ExceptionGroup as several:  # the others were cancelled for the sake of the first
-            raise several.exceptions[0] from None
-        parts += [task.result() for task in tasks]
+    batcher = model.batcher
+    size = batcher.max_batch
+    starts = iter(range(0, count, size))
+    answered: dict[int, Tensors] = {}
+
+    async def lane() -> None:
+        for start in starts:  # all lanes take from the same
+            answered[start] = await batcher.run(
+                {name: array[start : start + size] for name, array in tensors.items()},
+                min(size, count - start),
+                deadline,
+                priority=priority,
+                timing=timing,
+                admitted=start > 0,  # who was let in is not refused half-way
+            )
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(batcher.workers):
+                group.create_task(lane())
+    except ExceptionGroup as several:  # the others were cancelled for the sake of the first
+        raise several.exceptions[0] from None
+    parts = [answered[start] for start in range(0, count, size)]
     joined = {name: _joined([part[name] for part in parts]) for name in parts[0]}
     for name, array in joined.items():
         if array is None or array.shape[0] != count:

@@ -7,7 +7,10 @@
     ├── StartupError              the server could not start (port in use, nothing to serve)
     └── RequestError              answered to a client with `status` and counted by `reason`
         ├── InvalidRequest        400  the request does not fit the signature
+        ├── Unauthorized          401  a key is needed, or the one sent is not known
+        ├── Forbidden             403  the key, or the address, does not allow it
         ├── NotFound              404  unknown model, version or path
+        ├── Conflict              409  it cannot be done in the state that things are in
         ├── TooLarge              413  the body is over the limit
         ├── UnsupportedMedia      415  a content type or encoding that is not served
         ├── InferenceFailed       500  the engine failed on this very request
@@ -64,11 +67,32 @@ class InvalidRequest(RequestError):
     """The request does not fit the model's signature or the protocol."""
 
 
+class Unauthorized(RequestError):
+    """A key is needed, or the one sent is not known."""
+
+    status = 401
+    reason = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """The key, or the address, does not allow it."""
+
+    status = 403
+    reason = "forbidden"
+
+
 class NotFound(RequestError):
     """Unknown model, version or path."""
 
     status = 404
     reason = "not_found"
+
+
+class Conflict(RequestError):
+    """It cannot be done in the state that things are in."""
+
+    status = 409
+    reason = "conflict"
 
 
 class TooLarge(RequestError):

@@ -27,11 +27,12 @@ _ARM = {"asimddp": "neon_dotprod", "i8mm": "neon_i8mm", "bf16": "neon_bf16", "sv
 
 
 class Gpu(msgspec.Struct, frozen=True):
-    """One GPU that this process may use."""
+    """One GPU that this process may use; `free_bytes` is what others left of its memory."""
 
     index: int
     name: str
     memory_bytes: int
+    free_bytes: int = 0
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,12 @@ def _cpuinfo(root: Path) -> dict[str, str]:
         if separator:
             facts.setdefault(name.strip(), value.strip())
     return facts
+
+
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """All that /proc/cpuinfo says the processor can; empty where there is no such file."""
+    info = _cpuinfo(root)
+    return frozenset(f"{info.get('flags', '')} {info.get('Features', '')}".split())
 
 
 def _cpu_name(info: Mapping[str, str]) -> str:
@@ -174,9 +181,10 @@ def _gpus(environ: Mapping[str, str], list_gpus: Callable[[], str]) -> tuple[Gpu
     found: list[tuple[str, Gpu]] = []
     for line in list_gpus().splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and parts[0].isdigit() and parts[3].isdigit():
-            index, identity, name, memory_mib = parts
-            found.append((identity, Gpu(int(index), name, int(memory_mib) << 20)))
+        if len(parts) in (4, 5) and parts[0].isdigit() and parts[3].isdigit():
+            index, identity, name, memory_mib, *free_mib = parts
+            free = int(free_mib[0]) << 20 if free_mib and free_mib[0].isdigit() else 0
+            found.append((identity, Gpu(int(index), name, int(memory_mib) << 20, free)))
     if visible is None:
         return tuple(gpu for _, gpu in found)
     kept: list[Gpu] = []
@@ -203,7 +211,11 @@ def _nvidia_smi() -> str:
         return ""
     try:
         done = subprocess.run(  # noqa: S603  a fixed program with fixed arguments
-            [program, "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"],
+            [
+                program,
+                "--query-gpu=index,uuid,name,memory.total,memory.free",
+                "--format=csv,noheader,nounits",
+            ],
             capture_output=True,
             text=True,
             timeout=10,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import engines, golden, processing, sizing
+import msgspec
+
+from . import background, engines, golden, processing, sizing
 from .engines import Engine
 from .errors import InvalidRequest, PackageError, StartupError
 from .golden import Golden
@@ -25,6 +28,8 @@ from .sizing import Sizing
 from .tensors import Tensors, TensorSpec, check, rows
 
 log = logging.getLogger(f"{logs.NAME}.loading")
+
+_LIVE_BUDGET_S = 0.5  # of measuring beside live traffic; half of what a start may take
 
 
 class Abandoned(Exception):
@@ -46,33 +51,66 @@ class Prepared:
 
 
 def prepare(
-    found: Found, wanted: Sizing | None, hardware: Hardware, *, abandon: threading.Event
+    found: Found,
+    wanted: Sizing | None,
+    hardware: Hardware,
+    *,
+    abandon: threading.Event,
+    live: bool = False,
 ) -> Prepared:
     """Load a package; without a `wanted` sizing it is measured.
 
-    Raises `EngineError`, `PackageError`, `StartupError` when the golden predictions differ, and
-    `Abandoned` soon after `abandon` is set.
+    live: other models answer requests meanwhile, so no more than one core is taken from them; call
+    it on a thread that ends afterwards. Raises `EngineError`, `PackageError`, `StartupError` when
+    the golden predictions differ, and `Abandoned` soon after `abandon` is set.
     """
     manifest, serve = found.manifest, found.path / SERVE
     _warn_of_instruction_sets(manifest, hardware)
     processor = processing.build(manifest, serve)
     proof = golden.read(serve)
     _check_proof(manifest, proof, found.path)
-    chosen = wanted or sizing.measure(found.path, manifest, hardware)
+    if live and wanted is None:
+        chosen = _measure_beside_others(found, hardware)
+    else:
+        chosen = wanted or sizing.measure(found.path, manifest, hardware)
     loaded: list[Engine] = []
     try:
         for instance in range(_copies(chosen, hardware)):
             _check(abandon)
+            if live and manifest.engine == "onnxruntime" and chosen.threads == 1:
+                background.step_back()  # its sessions of one thread start no others
+            before = background.threads()
             options = chosen.options(instance, len(hardware.gpus))
             loaded.append(engines.open_package(found.path, manifest, options))
             _check_signature(loaded[-1], manifest, found.path)
-            _warm_up(loaded[-1], manifest, proof, chosen.max_batch, abandon)
-            _prove(loaded[-1], manifest, proof, found.path)
+            with ExitStack() as held:
+                if live:
+                    held.enter_context(background.on_one_core(background.threads() - before))
+                _warm_up(loaded[-1], manifest, proof, chosen.max_batch, abandon)
+                _prove(loaded[-1], manifest, proof, found.path)
     except BaseException:
         for engine in loaded:
             engine.close()
         raise
     return Prepared(chosen, tuple(loaded), processor)
+
+
+def _measure_beside_others(found: Found, hardware: Hardware) -> Sizing:
+    """A sizing from the times of one thread: more would be taken from live requests.
+
+    Every core gets an instance of one thread, as nothing is known of larger ones.
+    """
+    one = msgspec.structs.replace(hardware, physical_cores=1)
+    chosen = sizing.measure(found.path, found.manifest, one, budget_s=_LIVE_BUDGET_S)
+    if chosen.inline or chosen.device != "cpu":
+        return chosen
+    why = "it was measured on one core, beside live traffic"
+    return msgspec.structs.replace(
+        chosen,
+        threads=1,
+        instances=hardware.physical_cores,
+        reasons={**chosen.reasons, "threads": f"1: {why}", "instances": "one for each core"},
+    )
 
 
 def _copies(chosen: Sizing, hardware: Hardware) -> int:

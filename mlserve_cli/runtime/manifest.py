@@ -69,6 +69,22 @@ class BatchProof(msgspec.Struct, frozen=True):
         return None if self.invariant else 1
 
 
+class PaddingProof(msgspec.Struct, frozen=True):
+    """Whether a row's answer stays the same when its inputs are filled up with zeros at their end.
+
+    harmless: proven by running real rows at their own size and filled up to larger ones.
+    dimensions: the names of those that may be filled up. largest: the largest size that was tried.
+    tolerance: the largest difference allowed, relative to the output's range.
+    reason: why not, for a person, where `harmless` is false.
+    """
+
+    harmless: bool
+    dimensions: tuple[str, ...] = ()
+    largest: int = 0
+    tolerance: float = 0.0
+    reason: str | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a package says of itself."""
 
@@ -87,6 +103,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sample: Literal["real", "synthetic"] = "real"  # what golden predictions and proofs were made of
     finite_inputs: bool = False  # NaN and infinities are refused: an int8 model would hide them
     batch: BatchProof = BatchProof(invariant=False, reason="not examined")
+    padding: PaddingProof | None = None  # None: no size but the batch may differ, or not examined
     instruction_sets: tuple[str, ...] = ()  # what the accuracy was proven on; empty: any
     tolerance: float = 1e-4  # golden predictions may differ by this, relative to the output's range
     lineage: tuple[StepRecord, ...] = ()
@@ -102,6 +119,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """`sha256:…` of the canonical JSON of everything but the digest."""
         plain = msgspec.to_builtins(self)
         del plain["digest"]
+        if self.padding is None:
+            del plain["padding"]  # as in packages that were made before there was such a proof
         return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     def sealed(self) -> Manifest:

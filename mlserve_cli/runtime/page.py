@@ -39,7 +39,12 @@ class Pages:
         self._examples: dict[str, Example | None] = {}
 
     async def page(self, request: Request) -> Response:
-        """`GET /`: every model with its signature, a curl line and a form to try it."""
+        """`GET /`: every model with its signature, a curl line and a form to try it.
+
+        Who does not ask for HTML is told that the server is alive, as in KServe's version 1.
+        """
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"status": "alive"}, headers={"vary": "accept"})
         base = str(request.base_url).rstrip("/")
         facts = {
             "base": base,
@@ -55,6 +60,7 @@ class Pages:
                 "x-content-type-options": "nosniff",
                 "referrer-policy": "no-referrer",
                 "cache-control": "no-store",
+                "vary": "accept",
             },
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .batcher import Batcher
 from .engines import Engine
@@ -14,10 +15,17 @@ from .processing import Processor
 from .repository import order
 from .sizing import Sizing
 
+if TYPE_CHECKING:
+    from .shadow import Shadow
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
-    """One version of a model that was loaded, warmed up and proven."""
+    """One version of a model that was loaded, warmed up and proven.
+
+    Whoever answers a request holds it until the answer is on its way; one that was replaced is
+    freed when nobody holds it any more. shadows: where copies of its requests go.
+    """
 
     manifest: Manifest
     path: Path
@@ -27,6 +35,7 @@ class LoadedModel:
     metrics: ModelMetrics
     engines: tuple[Engine, ...] = ()
     ready: bool = True
+    shadows: tuple[Shadow, ...] = ()
 
 
 class Registry:
@@ -36,22 +45,37 @@ class Registry:
         self._models: dict[str, dict[str, LoadedModel]] = {}
         self._latest: dict[str, LoadedModel] = {}
 
-    def add(self, model: LoadedModel) -> None:
-        """Let a model take traffic."""
-        versions = self._models.setdefault(model.manifest.name, {})
-        versions[model.manifest.version] = model
-        newest = max(versions.values(), key=lambda item: order(item.manifest))
-        self._latest[model.manifest.name] = newest
+    def add(self, model: LoadedModel) -> LoadedModel | None:
+        """Let a model take traffic → the one whose place it took, if there was one."""
+        name, version = model.manifest.name, model.manifest.version
+        versions = self._models.setdefault(name, {})
+        replaced = versions.get(version)
+        versions[version] = model
+        self._latest[name] = _newest(versions)
+        return replaced
+
+    def remove(self, name: str, version: str) -> LoadedModel:
+        """Take a version out of the traffic. Raises `NotFound`."""
+        model = self.get(name, version)
+        versions = self._models[name]
+        del versions[version]
+        if versions:
+            self._latest[name] = _newest(versions)
+        else:
+            del self._models[name], self._latest[name]
+        return model
 
     def get(self, name: str, version: str | None = None) -> LoadedModel:
         """The model of that name, its newest version or the one named. Raises `NotFound`."""
-        if version is None:
-            found = self._latest.get(name)
-        else:
-            found = self._models.get(name, {}).get(version)
+        found = self._latest.get(name) if version is None else self.find(name, version)
         if found is None:
             raise self._unknown(name, version)
         return found
+
+    def find(self, name: str, version: str) -> LoadedModel | None:
+        """That very version, if it is loaded."""
+        versions = self._models.get(name)
+        return None if versions is None else versions.get(version)
 
     def models(self) -> list[LoadedModel]:
         """All of them, by name and version."""
@@ -91,3 +115,7 @@ class Registry:
         return NotFound(
             f"Request for unknown model: '{name}' is not found", hint=f"the models are {names}"
         )
+
+
+def _newest(versions: dict[str, LoadedModel]) -> LoadedModel:
+    return max(versions.values(), key=lambda item: order(item.manifest))

@@ -5,17 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from . import json_text
+from .admin import Admin
 from .errors import RequestError
+from .gate import Gate
 from .page import Pages
-from .protocols import errors
+from .protocols import errors, tensorflow_rest
+from .protocols import torchserve as torchserve_rest
 from .protocols.health import Health
+from .protocols.not_offered import views as not_offered
+from .protocols.oip_models import OipModels
 from .protocols.oip_rest import Infer
 from .protocols.predict import Predict
+from .protocols.tensorflow_rest import Models
+from .protocols.torchserve import Explanations, Ping
+from .protocols.torchserve_management import Management
 
 if TYPE_CHECKING:
     from .server import Server
@@ -24,8 +33,8 @@ _JSON = "application/json"
 
 
 def inference(server: Server) -> list[Route]:
-    """Open Inference Protocol: inference, metadata, readiness."""
-    infer, health = Infer(server), Health(server)
+    """Open Inference Protocol: inference, metadata, readiness, and what Triton adds to them."""
+    infer, health, models = Infer(server), Health(server), OipModels(server)
     model = "/v2/models/{model}"
     version = model + "/versions/{version}"
     return [
@@ -36,8 +45,23 @@ def inference(server: Server) -> list[Route]:
         Route("/v2/health/ready", health.ready),
         Route(f"{model}/ready", health.model_ready),
         Route(f"{version}/ready", health.model_ready),
+        Route("/v2/models/stats", models.all_statistics),  # or it would be a model's name
         Route(model, health.model_metadata),
         Route(version, health.model_metadata),
+        Route(f"{model}/stats", models.statistics),
+        Route(f"{version}/stats", models.statistics),
+        Route(f"{model}/config", models.config),
+        Route(f"{version}/config", models.config),
+        *(
+            Route(f"/v2/repository{start}/{path}", view, methods=["POST"])
+            for start in ("", "/{repository}")
+            for path, view in (
+                ("index", models.index),
+                ("models/{model}/load", models.load),
+                ("models/{model}/unload", models.unload),
+            )
+        ),
+        *(Route(path, view, methods=["GET", "POST"]) for path, view in not_offered().items()),
     ]
 
 
@@ -69,6 +93,70 @@ def pages(server: Server) -> list[Route]:
         Route("/examples/{model}", views.example),
         Route("/examples/{model}/{version}", views.example),
     ]
+
+
+def admin(server: Server) -> list[Route]:
+    """What operators do; see `admin`."""
+    views = Admin(server)
+    model = "/admin/v1/models/{model}"
+    return [
+        Route("/admin/v1/status", views.status),
+        Route("/admin/v1/models", views.models),
+        Route(model, views.model),
+        Route(f"{model}/load", views.load, methods=["POST"]),
+        Route(f"{model}/reload", views.reload, methods=["POST"]),
+        Route(f"{model}/unload", views.unload, methods=["POST"]),
+        Route(f"{model}/instances", views.instances, methods=["PUT"]),
+        Route(f"{model}/rule", views.rule, methods=["GET", "PUT", "DELETE"]),
+        Route(f"{model}/canary", views.canary, methods=["POST"]),
+        Route(f"{model}/promote", views.promote, methods=["POST"]),
+        Route(f"{model}/rollback", views.rollback, methods=["POST"]),
+        Route(f"{model}/labels/{{label}}", views.label, methods=["PUT", "DELETE"]),
+        Route("/admin/v1/packages/{model}/{version}", views.package, methods=["PUT"]),
+        Route("/admin/v1/rescan", views.rescan, methods=["POST"]),
+        Route("/admin/v1/audit", views.audit),
+    ]
+
+
+def tensorflow(server: Server) -> list[Route]:
+    """TensorFlow Serving's REST API and KServe's version 1; one pattern for all of its paths."""
+    models, health = Models(server), Health(server)
+    return [
+        Route("/v1/{path:path}", tensorflow_rest.Predictions(server), methods=["POST"]),
+        Route("/v1/{path:path}", models.get),
+        Route("/monitoring/prometheus/metrics", health.metrics),
+    ]
+
+
+def torchserve(server: Server) -> list[Route]:
+    """TorchServe's inference and management APIs."""
+    predictions, explanations = torchserve_rest.Predictions(server), Explanations(server)
+    views, pages, both = Management(server).view, Pages(server), ["POST", "PUT"]
+    return [
+        Route("/predictions/{model}", predictions, methods=both),
+        Route("/predictions/{model}/{version}", predictions, methods=both),
+        Route("/ping", Ping(server).ping),
+        Route("/predictions", predictions, methods=both),
+        Route("/invocations", predictions, methods=["POST"]),
+        Route("/explanations/{model}", explanations, methods=both),
+        Route("/explanations/{model}/{version}", explanations, methods=both),
+        Route("/models", views("models")),
+        Route("/models", views("register"), methods=["POST"]),
+        Route("/models/{model}", views("describe")),
+        Route("/models/{model}", views("scale"), methods=["PUT"]),
+        Route("/models/{model}", views("unregister"), methods=["DELETE"]),
+        Route("/models/{model}/{version}", views("describe")),
+        Route("/models/{model}/{version}", views("scale"), methods=["PUT"]),
+        Route("/models/{model}/{version}", views("unregister"), methods=["DELETE"]),
+        Route("/models/{model}/{version}/set-default", views("set_default"), methods=["PUT"]),
+        Route("/", pages.openapi, methods=["OPTIONS"]),
+        Route("/api-description", pages.openapi),
+    ]
+
+
+def middleware(server: Server) -> list[Middleware]:
+    """What stands in front of all routes: the guard, which asks for keys; see `gate`."""
+    return [Middleware(Gate, server)]
 
 
 async def _request_error(request: Request, error: Exception) -> Response:

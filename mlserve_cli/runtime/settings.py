@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from .errors import SettingsError
 from .sizing import Sizing
 
-T = TypeVar("T", bound=msgspec.Struct)
+TABLES = ("versions", "sizing")
+"""Settings by model name; they stand in the file alone."""
 
 PREFIX = "MLSERVE_"
+
+FILE = "server.toml"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +73,105 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Annotated[
         Literal["text", "json"], Meta(description="How lines are logged to stderr.")
     ] = "text"
+    access_log: Annotated[
+        Literal["off", "failures", "all"],
+        Meta(description="Which requests get a line: none, those answered 500, or all."),
+    ] = "failures"
+    server_timing: Annotated[
+        bool,
+        Meta(description="Whether answers say in Server-Timing where their time went."),
+    ] = True
+    traces: Annotated[
+        Literal["off", "otlp"],
+        Meta(
+            description="Where spans of requests go; otlp needs the extra otel and follows "
+            "OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT."
+        ),
+    ] = "off"
+    max_package_mb: Annotated[
+        float,
+        Meta(gt=0, description="The largest package, in MiB, that is taken over HTTP."),
+    ] = 4096.0
+    state: Annotated[
+        str,
+        Meta(
+            description="The folder, relative to server.toml, that keeps what operators change and "
+            "the audit log; empty keeps nothing across a restart."
+        ),
+    ] = ".mlserve"
+    compat: Annotated[
+        tuple[Literal["triton", "tensorflow-serving", "torchserve"], ...],
+        Meta(
+            description="Servers to stand in for: their usual ports are listened at as well. "
+            "With triton the server gives its name as triton."
+        ),
+    ] = ()
+    grpc_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(
+            description="The port to answer gRPC at, which needs the extra grpc; 0 takes a free "
+            "one, and without a port gRPC is off."
+        ),
+    ] = None
+    watch_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86400,
+            description="Seconds between two looks at the models' folder, to load what is new and "
+            "unload what is gone; 0 looks only when it is told to (SIGHUP, the admin API).",
+        ),
+    ] = 0.0
+    explicit_control: Annotated[
+        bool,
+        Meta(description="Load nothing of its own accord, only what the admin API asks for."),
+    ] = False
+    versions: Annotated[
+        dict[str, str | int | list[str]],
+        Meta(
+            description='Which versions of a model are loaded, by its name ("*" is every other): '
+            '"all", the number of newest ones, or a list of versions.'
+        ),
+    ] = {}
+    keys: Annotated[
+        str,
+        Meta(
+            description="The file of API keys, relative to server.toml, as 'mlserve keys add' "
+            "writes it; without one no request needs a key."
+        ),
+    ] = ""
+    insecure: Annotated[
+        bool,
+        Meta(description="Whether to listen at other addresses than loopback without API keys."),
+    ] = False
+    tls_cert: Annotated[
+        str,
+        Meta(
+            description="The certificate and its chain, as PEM, relative to server.toml; with it "
+            "and tls_key every port speaks TLS."
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str, Meta(description="The private key of tls_cert, as PEM, relative to server.toml.")
+    ] = ""
+    max_queue_ms: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3_600_000,
+            description="Requests that would wait longer for a worker are answered 503 at once; "
+            "0 sets no limit.",
+        ),
+    ] = 0.0
+    max_inflight_mb: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1 << 20,
+            description="MiB of inputs that may be in memory at the same time; more are answered "
+            "503.",
+        ),
+    ] = 1024.0
     sizing: dict[str, Sizing] = {}  # by model name; a model without one is measured at start
 
 
@@ -82,33 +181,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     A variable that is empty counts as not set. Raises `SettingsError` naming the setting, its value
     and what is allowed.
     """
-    values = {} if path is None else _read(path)
-    where = f"'{path}'"
-    _check_names(values, Settings, where)
-    sizing = values.get("sizing", {})
-    if not isinstance(sizing, dict):
-        raise SettingsError(f"{where}: sizing is {sizing!r}, and it must be tables by model name.")
-    for model, table in sizing.items():
-        here = f'{where}: [sizing."{model}"]'
-        if not isinstance(table, dict):
-            raise SettingsError(f"{here} is {table!r}, and it must be a table.")
-        _check_names(table, Sizing, here)
-        _convert(table, Sizing, here, strict=True)
-    settings = _convert(values, Settings, where, strict=True)
-    for field in msgspec.structs.fields(Settings):
-        variable = PREFIX + field.name.upper()
-        text = environ.get(variable, "").strip()
-        if not text or field.name == "sizing" or (variable == _PORT and _LINK.match(text)):
-            continue
-        change = _convert({field.name: text}, Settings, "the environment", strict=False)
-        value = getattr(change, field.name)
-        settings = msgspec.structs.replace(settings, **{field.name: value})
-    return settings
+    from .configuration import resolve
 
-
-_PORT = PREFIX + "PORT"
-_LINK = re.compile(r"(tcp|udp|sctp)://")
-"""Kubernetes sets MLSERVE_PORT to such an address where a Service is called mlserve."""
+    return resolve(path, environ).settings
 
 
 def to_toml(settings: Settings) -> str:
@@ -118,11 +193,16 @@ def to_toml(settings: Settings) -> str:
         "",
     ]
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
-        if field.name == "sizing":
+        if field.name in TABLES:
             continue
         description = (field.type.extra_json_schema or {}).get("description", "")
         lines.append(f"# {description}")
-        lines.append(f"{field.name} = {_toml(getattr(settings, field.name))}")
+        value = getattr(settings, field.name)
+        # TOML has no word for nothing: the line shows where it would stand.
+        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_toml(value)}")
+    if settings.versions:
+        lines += ["", "[versions]"]
+        lines += [f"{_toml(name)} = {_toml(value)}" for name, value in settings.versions.items()]
     for name, sizing in settings.sizing.items():
         lines += ["", f"[sizing.{_toml(name)}]"]
         for field_name in sizing.__struct_fields__:
@@ -133,75 +213,6 @@ def to_toml(settings: Settings) -> str:
             line = f"{field_name} = {_toml(getattr(sizing, field_name))}"
             lines.append(f"{line}  # {comment}" if comment else line)
     return "\n".join(lines) + "\n"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise SettingsError(
-            f"'{path}' does not exist.", hint="'mlserve emit PKG -o DIR' writes one"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"'{path}' is no TOML: {error}.") from error
-    except OSError as error:
-        raise SettingsError(f"'{path}' cannot be read: {error.strerror}.") from error
-
-
-def _check_names(values: Mapping[str, Any], kind: type[msgspec.Struct], where: str) -> None:
-    import difflib
-
-    known = kind.__struct_fields__
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise SettingsError(
-                f"{where} sets '{name}', which is no setting.",
-                hint=f"did you mean '{near[0]}'?" if near else f"it can be {', '.join(known)}",
-            )
-
-
-def _convert(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) -> T:
-    try:
-        return msgspec.convert(dict(values), kind, strict=strict)
-    except msgspec.ValidationError as error:
-        name = re.split(r"[.\[`]", str(error).partition(" - at `$.")[2])[0]
-        shown = name if strict else f"{PREFIX}{name.upper()}"
-        raise SettingsError(
-            f"{where}: {shown} is {values.get(name)!r}, and it must be {_allowed(kind, name)}."
-        ) from error
-
-
-def _allowed(kind: type[msgspec.Struct], name: str) -> str:
-    """What a field may be, in words."""
-    types = {field.name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
-    match types[name]:
-        case msgspec.inspect.Metadata(type=inner):
-            found = inner
-        case found:
-            pass
-    match found:
-        case msgspec.inspect.IntType(ge=low, le=high):
-            return _between("a whole number", low, high)
-        case msgspec.inspect.FloatType(gt=above, ge=low, le=high):
-            return (
-                _between("a number", low, high)
-                if above is None
-                else f"a number above {above}, at most {high}"
-            )
-        case msgspec.inspect.LiteralType(values=values):
-            return " or ".join(sorted(map(repr, values)))
-        case msgspec.inspect.BoolType():
-            return "true or false"
-        case msgspec.inspect.StrType(pattern=str(pattern)):
-            return f"text that matches {pattern}"
-        case _:
-            return "text"
-
-
-def _between(what: str, low: float | None, high: float | None) -> str:
-    return f"{what} from {low} to {high}" if high is not None else f"{what} of at least {low}"
 
 
 def _toml(value: Any) -> str:

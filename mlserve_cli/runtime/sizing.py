@@ -6,30 +6,28 @@ into numbers, and says why.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from . import engines, golden
-from .engines import Engine, EngineOptions
-from .errors import EngineError
+from . import engines, golden, measuring
+from .engines import EngineOptions
+from .golden import Golden
 from .hardware import Hardware
 from .manifest import SERVE, Manifest
-from .tensors import Tensors, rows
+from .measuring import LONGEST_BATCH_S, Timed, run_golden, tiled
+from .tensors import rows
+
+__all__ = ["Latencies", "Sizing", "choose", "measure", "run_golden", "tiled"]
 
 INLINE_S = 0.0002
 """A hop to a thread costs up to half of this; a slower engine would hold the event loop up."""
 
 INLINE_BATCH_S = 0.002
 """The longest that a batch may hold the event loop up."""
-
-LONGEST_BATCH_S = 0.1
-"""A batch that takes longer makes its first request wait too long for its last."""
 
 LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
 """More gains nothing measurable on CPUs and costs memory and waiting; GPUs begin to be full."""
@@ -38,11 +36,14 @@ WORTH = 1.05
 """A batch of twice the rows has to bring this many times the rows a second."""
 
 SPLIT_WORTH = 1.15
-"""Many one-thread instances must beat one many-thread instance by this: its lone requests are
-slower by up to the number of cores."""
+"""More instances of fewer threads must beat fewer of more by this: their lone requests are slower,
+by up to the number of threads."""
 
 MEMORY_SHARE = 0.25
-"""Of the memory (a GPU's own, there), what the inputs and outputs of its batches may take."""
+"""Of the memory, what the inputs and outputs of its batches may take; and its copies of weights."""
+
+GPU_SHARE = 0.8
+"""Of a GPU's free memory, what was measured to be needed: two batches at once, and some air."""
 
 
 class Sizing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +51,8 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     threads: for the arithmetic of one run. streams: of the engine. instances: batches that run at
     the same time. inline: on the event loop, for engines that are faster than a hop to a thread.
-    device: "cpu", or "cuda", which spreads the instances over the GPUs.
+    device: "cpu", or "cuda", which spreads the instances over the GPUs. share: of the cores, beside
+    that of other models, while several are busy.
     """
 
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
@@ -61,16 +63,31 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Annotated[str, Meta(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     streams: Annotated[int, Meta(ge=1, le=256)] = 1
+    share: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     reasons: dict[str, str] = {}  # field → why; comments in server.toml
 
     def options(self, instance: int = 0, gpus: int = 1) -> EngineOptions:
-        """How the engine of one instance is loaded."""
+        """How the engine of one instance is loaded; as many streams as instances share it."""
         device = self.device
+        on_gpu = device.startswith("cuda")
+        copies = 1 if self.threads == 1 else self.instances
+        if on_gpu:
+            copies = max(1, min(self.instances, gpus))
         if device == "cuda":
             device = f"cuda:{instance % max(gpus, 1)}"
         return EngineOptions(
-            threads=self.threads, streams=self.streams, precision=self.precision, device=device
+            threads=self.threads,
+            streams=max(self.streams, -(-self.instances // copies)),
+            precision=self.precision,
+            device=device,
+            batches=_doubling(self.max_batch) if on_gpu else (),
         )
+
+
+def _doubling(largest: int) -> tuple[int, ...]:
+    """1, 2, 4 … and the largest itself."""
+    sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest]
+    return (*sizes, largest)
 
 
 Latencies = Mapping[tuple[int, int], float]
@@ -83,14 +100,19 @@ def choose(
     manifest: Manifest,
     *,
     row_bytes: int = 0,
+    weight_bytes: int = 0,
     device: str = "cpu",
+    fits: int | None = None,
+    together: float = 1.0,
 ) -> Sizing:
     """Turn measured latencies into numbers. Deterministic.
 
-    row_bytes: of the inputs and outputs of one row.
+    row_bytes: of the inputs and outputs of one row. weight_bytes: of a copy of the model.
+    fits: the most rows that a GPU's memory was seen to hold; None where nobody looked.
+    together: what two runs side by side answered on a GPU, relative to one alone.
     """
     reasons: dict[str, str] = {}
-    threads, instances = _threads(hardware, latencies, device, reasons)
+    threads, instances = _threads(hardware, latencies, device, together, weight_bytes, reasons)
     mine = {batch: seconds for (count, batch), seconds in latencies.items() if count == threads}
     single = mine[min(mine)]
     inline = device == "cpu" and single < INLINE_S
@@ -100,7 +122,9 @@ def choose(
             f"a row takes {single * 1e6:.0f} µs, less than a hop to a thread is worth"
         )
         reasons["instances"] = "one: it runs on the event loop"
-    max_batch = _max_batch(mine, manifest, hardware, row_bytes, instances, inline, device, reasons)
+    max_batch = _max_batch(
+        mine, manifest, hardware, row_bytes, instances, inline, device, fits, reasons
+    )
     return Sizing(
         threads=threads,
         instances=instances,
@@ -119,93 +143,118 @@ def measure(
     A server calls this only where `server.toml` has no numbers. Raises `EngineError`.
     """
     sample = golden.read(package / SERVE)
-    device = _device(hardware)
-    counts = sorted({hardware.physical_cores, 1}, reverse=True) if device == "cpu" else [1]
-    latencies: dict[tuple[int, int], float] = {}
-    for threads in counts:
-        options = EngineOptions(threads=threads, device="cuda:0" if device == "cuda" else "cpu")
-        engine = engines.open_package(package, manifest, options)
-        try:
-            largest = LARGEST_BATCH[device]
-            share_s = budget_s / len(counts)
-            for batch, seconds in _time(engine, manifest, sample.inputs, share_s, largest):
-                latencies[threads, batch] = seconds
-        finally:
-            engine.close()
     count = rows(sample.inputs)
     tensors = (*sample.inputs.values(), *sample.outputs.values())
+    row_bytes = sum(array.nbytes for array in tensors) // count
+    if _on_gpu(package, manifest, hardware, sample):
+        return _measure_gpu(package, manifest, hardware, sample, row_bytes, budget_s)
+    counts = _counts(hardware.physical_cores)
+    latencies: dict[tuple[int, int], float] = {}
+    for threads in counts:
+        engine = engines.open_package(package, manifest, EngineOptions(threads=threads))
+        try:
+            for timed in measuring.growing(
+                engine,
+                manifest,
+                sample.inputs,
+                budget_s=budget_s / len(counts),
+                largest=LARGEST_BATCH["cpu"],
+            ):
+                latencies[threads, timed.rows] = timed.seconds
+        finally:
+            engine.close()
     return choose(
         hardware,
         latencies,
         manifest,
-        row_bytes=sum(array.nbytes for array in tensors) // count,
-        device=device,
+        row_bytes=row_bytes,
+        weight_bytes=(package / SERVE / manifest.model).stat().st_size,
     )
 
 
-def tiled(tensors: Tensors, count: int) -> Tensors:
-    """`count` rows of real ones, the first again after the last; scalars as they are."""
-    index = np.arange(count) % rows(tensors)
-    return {
-        name: np.ascontiguousarray(array[index]) if array.ndim else array
-        for name, array in tensors.items()
-    }
+def _counts(cores: int) -> list[int]:
+    """The thread counts that are tried: all cores, and down by halves, or quarters of many."""
+    step = 2 if cores <= 8 else 4  # each count loads the model again
+    counts = []
+    while cores > 1:
+        counts.append(cores)
+        cores //= step
+    return [*counts, 1]
 
 
-def _time(
-    engine: Engine, manifest: Manifest, real: Tensors, budget_s: float, largest: int
-) -> list[tuple[int, float]]:
-    """(rows, median seconds) at 1, 2, 4 … rows, until the budget or the point of it is spent."""
-    only = manifest.fixed_batch or manifest.batch.max_batch
-    found: list[tuple[int, float]] = []
-    end = time.perf_counter() + budget_s
-    batch = only or 1
-    while True:
-        inputs = tiled(real, batch)
-        run_golden(
-            engine, manifest, inputs
-        )  # a first visit to a batch size is 2 to 10 times slower
-        times: list[float] = []
-        slice_end = time.perf_counter() + budget_s / 8
-        while (
-            not times
-            or (len(times) < 3 and time.perf_counter() < end)
-            or (len(times) < 200 and time.perf_counter() < slice_end)
-        ):
-            began = time.perf_counter()
-            engine.run(inputs)
-            times.append(time.perf_counter() - began)
-        seconds = float(np.median(times))
-        found.append((batch, seconds))
-        batch *= 2
-        if only or batch > largest or seconds > LONGEST_BATCH_S or time.perf_counter() > end:
-            return found
-
-
-def run_golden(engine: Engine, manifest: Manifest, inputs: Tensors) -> Tensors:
-    """Run rows that the model ran when it was packaged. Raises `EngineError` where it fails now."""
+def _on_gpu(package: Path, manifest: Manifest, hardware: Hardware, sample: Golden) -> bool:
+    """Whether to run it on a GPU: where it can, unless the CPU answers a row at once."""
+    if not hardware.gpus:
+        return False
+    allowed = engines.devices(package, manifest)
+    if "cuda" not in allowed:
+        return False
+    if "cpu" not in allowed:
+        return True
+    engine = engines.open_package(package, manifest, EngineOptions(threads=1))
     try:
-        return engine.run(inputs)
-    except Exception as error:  # engines raise what they like
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise EngineError(
-            f"'{manifest.name}' {manifest.version} fails on its own golden rows, "
-            f"{rows(inputs)} at a time: {first}",
-            hint="'mlserve verify' says more",
-        ) from error
+        found = measuring.growing(engine, manifest, sample.inputs, budget_s=0.02, largest=1)
+    finally:
+        engine.close()
+    return found[0].seconds >= INLINE_S
+
+
+def _measure_gpu(
+    package: Path,
+    manifest: Manifest,
+    hardware: Hardware,
+    sample: Golden,
+    row_bytes: int,
+    budget_s: float,
+) -> Sizing:
+    options = EngineOptions(threads=1, streams=2, device="cuda:0")
+    engine = engines.open_package(package, manifest, options)
+    try:
+        free = measuring.free_bytes(engine)
+        found = measuring.growing(
+            engine, manifest, sample.inputs, budget_s=budget_s, largest=LARGEST_BATCH["cuda"]
+        )
+        best = max(found, key=lambda timed: timed.rows / timed.seconds)
+        together = measuring.side_by_side(
+            engine, tiled(sample.inputs, best.rows), seconds=best.seconds
+        )
+    finally:
+        engine.close()
+    return choose(
+        hardware,
+        {(1, timed.rows): timed.seconds for timed in found},
+        manifest,
+        row_bytes=row_bytes,
+        device="cuda",
+        fits=_fits(found, free),
+        together=together,
+    )
+
+
+def _fits(found: Sequence[Timed], free_bytes: int) -> int | None:
+    """The most rows of which two batches at once leave a share of the memory free."""
+    if not free_bytes:
+        return None
+    room = free_bytes * GPU_SHARE
+    return max(
+        (timed.rows for timed in found if 2 * timed.taken_bytes <= room), default=found[0].rows
+    )
 
 
 def _threads(
-    hardware: Hardware, latencies: Latencies, device: str, reasons: dict[str, str]
+    hardware: Hardware,
+    latencies: Latencies,
+    device: str,
+    together: float,
+    weight_bytes: int,
+    reasons: dict[str, str],
 ) -> tuple[int, int]:
     """(threads, instances)."""
     cores = hardware.physical_cores
     counts = sorted({threads for threads, _ in latencies}, reverse=True)
     whole, least = counts[0], counts[-1]
     if device == "cuda":
-        gpus = max(1, len(hardware.gpus))
-        reasons["instances"] = f"one for each of {gpus} GPU{'s' if gpus > 1 else ''}"
-        return whole, gpus
+        return whole, _on_gpus(max(1, len(hardware.gpus)), together, reasons)
     reasons["instances"] = "one: its runs take all the cores"
     if len(counts) == 1:
         reasons["threads"] = f"{whole} core{'s' if whole > 1 else ''} may be used"
@@ -221,18 +270,41 @@ def _threads(
         )
         for threads in counts
     }
-    if best[least] <= SPLIT_WORTH * best[whole]:
+    chosen = whole
+    for threads in counts[1:]:
+        # Instances of one thread share their weights; of more, each has its own.
+        copies = 1 if threads == 1 else cores // threads
+        room = hardware.memory_bytes * MEMORY_SHARE
+        if copies > 1 and hardware.memory_bytes and copies * weight_bytes > room:
+            continue
+        if best[threads] > SPLIT_WORTH * best[chosen]:
+            chosen = threads
+    if chosen == whole:
         reasons["threads"] = (
             f"the {whole} cores that this process may use: {best[whole]:,.0f} rows/s"
         )
         return whole, 1
-    instances = max(1, cores // least)
+    instances = max(1, cores // chosen)
     reasons["threads"] = (
-        f"{instances} instances of {least} answer {best[least]:,.0f} rows/s, "
+        f"{instances} instances of {chosen} answer {best[chosen]:,.0f} rows/s, "
         f"one with {whole} threads {best[whole]:,.0f}"
     )
-    reasons["instances"] = f"one for each of {instances} cores"
-    return least, instances
+    reasons["instances"] = (
+        f"one for each of {instances} cores"
+        if chosen == 1
+        else f"one for each {chosen} of {cores} cores"
+    )
+    return chosen, instances
+
+
+def _on_gpus(gpus: int, together: float, reasons: dict[str, str]) -> int:
+    """How many instances they get."""
+    each = f"each of {gpus} GPU{'s' if gpus > 1 else ''}"
+    if together < WORTH:
+        reasons["instances"] = f"one for {each}"
+        return gpus
+    reasons["instances"] = f"two for {each}: side by side they answer {together:.2f} times as much"
+    return 2 * gpus
 
 
 def _first(latencies: Latencies, threads: int) -> int:
@@ -247,6 +319,7 @@ def _max_batch(
     instances: int,
     inline: bool,
     device: str,
+    fits: int | None,
     reasons: dict[str, str],
 ) -> int:
     fixed = manifest.fixed_batch
@@ -270,7 +343,10 @@ def _max_batch(
     if enough < chosen:
         chosen, why = enough, "more rows bring less than 5 % more"
     memory = _memory(hardware, instances, device)
-    if row_bytes and memory:
+    if fits is not None:
+        if fits < chosen:
+            chosen, why = fits, "more would take over 80 % of the GPU's free memory"
+    elif row_bytes and memory:
         room = int(memory * MEMORY_SHARE / row_bytes)
         if room < chosen:
             chosen, why = max(1, room), "more would take over a quarter of the memory"
@@ -284,18 +360,10 @@ def _max_batch(
 def _memory(hardware: Hardware, instances: int, device: str) -> int:
     """What one instance may have, in bytes; 0 where that is not known."""
     if device == "cuda":
-        return min((gpu.memory_bytes for gpu in hardware.gpus), default=0)
+        return min((gpu.free_bytes or gpu.memory_bytes for gpu in hardware.gpus), default=0)
     return hardware.memory_bytes // instances
 
 
 def _measured(mine: Mapping[int, float], batch: int) -> int:
     """The measured size at or below `batch`."""
     return max((size for size in mine if size <= batch), default=min(mine))
-
-
-def _device(hardware: Hardware) -> str:
-    if not hardware.gpus:
-        return "cpu"
-    import onnxruntime as ort
-
-    return "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"

@@ -1,8 +1,10 @@
 """The laws of batching, tried with scripted workers on a real event loop whose clock is the test's.
 
-Nobody's answer is lost, doubled or swapped; a batch is never too large and never mixes shapes; no
-worker idles while work waits; whoever cancelled or ran out of time is never computed; a poison row
-fails its own request alone; the queue keeps its bound; a drain answers everyone.
+Nobody's answer is lost, doubled or swapped; a batch is never too large and mixes shapes only where
+padding is allowed; who is more urgent or older goes first; no worker idles while work waits;
+whoever cancelled or ran out of time is never computed; a poison row fails its own request alone,
+and only who shared a failed batch is computed again; the queue keeps its bound; a drain answers
+everyone.
 """
 
 from __future__ import annotations
@@ -25,8 +27,12 @@ from hypothesis.stateful import (
 )
 
 from mlserve_cli.runtime import batcher as batchers
+from mlserve_cli.runtime.batch import Promise
 from mlserve_cli.runtime.batcher import Batcher
 from mlserve_cli.runtime.errors import DeadlineExceeded, InferenceFailed, Overloaded, Stopping
+from mlserve_cli.runtime.padding import Padding
+from mlserve_cli.runtime.timing import Timing
+from mlserve_cli.runtime.waiting import STEP_S, USUAL
 
 
 class Selector(selectors.DefaultSelector):
@@ -59,13 +65,27 @@ class Clock:
 class Call:
     """One request, and what the test knows of it."""
 
-    def __init__(self, identity: int, rows: int, width: int, deadline: float | None) -> None:
+    def __init__(
+        self, identity: int, rows: int, width: int, deadline: float | None, priority: int
+    ) -> None:
         self.identity, self.rows, self.width, self.deadline = identity, rows, width, deadline
+        self.priority = priority
+        self.timing = Timing()
         self.poison = False
         self.cancelled = False
         self.arrived = 0.0
         self.task: asyncio.Task[Any]
         self.runs = 0
+        self.good_runs = 0  # in batches that did not fail
+
+    @property
+    def rank(self) -> float:
+        """Before whom it goes: a level is worth a second."""
+        return self.timing.queued_at + ((self.priority or USUAL) - USUAL) * STEP_S
+
+    def waits(self) -> bool:
+        """Whether it stands in the queue."""
+        return bool(self.timing.queued_at) and not self.runs and not self.task.done()
 
 
 class Worker:
@@ -83,18 +103,43 @@ class Worker:
         self.done = done
         self.outputs = {"y": x * 2 + 1}
         self.batch = []
+        start = 0
         for identity in dict.fromkeys(x[:, 0].tolist()):
             call = self.machine.calls[int(identity)]
-            assert np.count_nonzero(x[:, 0] == identity) == call.rows, "rows lost or doubled"
-            assert call.width == x.shape[1], "shapes were mixed"
+            mine = x[start : start + call.rows]
+            start += call.rows
+            assert (mine[:, : call.width] == identity).all(), "rows lost, doubled or mixed"
+            assert len(mine) == call.rows, "rows lost"
+            assert not mine[:, call.width :].any(), "padding is not zero"
             assert not call.cancelled, "a request was run after it was cancelled"
             assert call.deadline is None or call.deadline > self.machine.loop.now, "run too late"
-            call.runs += 1
             self.batch.append(call)
+        assert start == len(x)
+        assert x.shape[1] == max(call.width for call in self.batch), "more padding than needed"
+        if not self.machine.padding:
+            assert len({call.width for call in self.batch}) == 1, "shapes were mixed"
         if self.machine.merge:
             assert len(x) <= self.machine.max_batch, "more rows than a batch may have"
         else:
             assert len(self.batch) == 1, "requests shared a batch that must not"
+        self.check_order()
+        for call in self.batch:
+            call.runs += 1
+            call.good_runs += not any(other.poison for other in self.batch)
+
+    def check_order(self) -> None:
+        """Who is left waiting has no right to be before those in the batch."""
+        ranks = [call.rank for call in self.batch]
+        assert ranks == sorted(ranks), "out of order in the batch"
+        if any(call.runs for call in self.batch):
+            return  # a part of a batch that failed; it stands before the queue
+        widths = {call.width for call in self.batch}
+        for other in self.machine.calls:
+            late = other.deadline is not None and other.deadline <= self.machine.loop.now
+            if other in self.batch or late or not other.waits():
+                continue
+            if self.machine.padding or other.width in widths:
+                assert other.rank >= ranks[-1], "somebody was overtaken"
 
     def finish(self) -> None:
         done, self.done = self.done, None
@@ -111,6 +156,7 @@ class Observer:
     """Remembers the gauge."""
 
     rows = 0
+    batches_closed = batches_run = 0
 
     def queued(self, rows: int) -> None:
         self.rows = rows
@@ -118,8 +164,17 @@ class Observer:
     def waited(self, seconds: float) -> None:
         assert seconds >= 0
 
+    def closed(self, reason: str) -> None:
+        assert reason in ("empty", "full", "shape", "single", "half")
+        self.batches_closed += 1
+
+    def padded(self, elements: int, padding: int) -> None:
+        assert elements > 0
+        assert padding >= 0
+
     def ran(self, rows: int, seconds: float) -> None:
         assert rows > 0
+        self.batches_run += 1
 
 
 WISH = st.tuples(
@@ -127,6 +182,7 @@ WISH = st.tuples(
     st.sampled_from([1, 1, 1, 2]),  # width, as a model with a dynamic dimension has it
     st.sampled_from([None, None, None, None, -1.0, 0.0, 0.02, 5.0]),  # seconds until its deadline
     st.sampled_from([False, False, False, True]),  # poison
+    st.sampled_from([0, 0, 0, 0, 1, 3, 5]),  # priority
 )
 
 
@@ -152,14 +208,25 @@ class Batching(RuleBasedStateMachine):
         max_batch=st.integers(1, 6),
         max_queue_rows=st.integers(1, 20),
         max_delay_ms=st.sampled_from([0, 0, 50]),
-        merge=st.booleans(),
+        max_queue_ms=st.sampled_from([0, 0, 20]),
+        merge=st.sampled_from([True, True, True, False]),
+        padding=st.booleans(),
     )
     def begin(
-        self, workers: int, max_batch: int, max_queue_rows: int, max_delay_ms: int, merge: bool
+        self,
+        workers: int,
+        max_batch: int,
+        max_queue_rows: int,
+        max_delay_ms: int,
+        max_queue_ms: int,
+        merge: bool,
+        padding: bool,
     ) -> None:
         self.max_batch, self.max_queue_rows = max_batch, max_queue_rows
         self.max_delay_s = max_delay_ms / 1e3 if merge else 0.0
         self.merge = merge
+        self.padding = padding and merge
+        axes = dict.fromkeys("xy", ((1, "width"),))
         self.workers = [Worker(self) for _ in range(workers)]
         self.observer = Observer()
         self.batcher = Batcher(
@@ -167,20 +234,25 @@ class Batching(RuleBasedStateMachine):
             max_batch=max_batch,
             max_queue_rows=max_queue_rows,
             max_delay_ms=max_delay_ms,
+            max_queue_ms=max_queue_ms,
             merge=merge,
             observer=self.observer,
+            promise=Promise(frozenset("y"), frozenset("y")),
+            padding=Padding({"x": axes["x"]}, {"y": axes["y"]}, largest=8) if padding else None,
         )
 
     @rule(wishes=st.lists(WISH, min_size=1, max_size=5))
-    def submit(self, wishes: list[tuple[int, int, float | None, bool]]) -> None:
-        for rows, width, patience_s, poison in wishes:
+    def submit(self, wishes: list[tuple[int, int, float | None, bool, int]]) -> None:
+        for rows, width, patience_s, poison, priority in wishes:
             deadline = None if patience_s is None else self.loop.now + patience_s
-            call = Call(len(self.calls), min(rows, self.max_batch), width, deadline)
+            call = Call(len(self.calls), min(rows, self.max_batch), width, deadline, priority)
             call.poison = poison
             call.arrived = self.loop.now
             self.calls.append(call)
             x = np.full((call.rows, width), call.identity, np.float64)
-            coroutine = self.batcher.run({"x": x}, call.rows, deadline)
+            coroutine = self.batcher.run(
+                {"x": x}, call.rows, deadline, priority=priority, timing=call.timing
+            )
             call.task = self.loop.create_task(coroutine)
 
     @precondition(lambda self: self.calls)
@@ -221,7 +293,7 @@ class Batching(RuleBasedStateMachine):
         waiting: dict[int, list[Call]] = {}
         for call in self.calls:
             if not call.runs and not call.task.done():
-                waiting.setdefault(call.width, []).append(call)
+                waiting.setdefault(0 if self.padding else call.width, []).append(call)
         rows = sum(call.rows for calls in waiting.values() for call in calls)
         assert self.batcher.queued_rows == rows, "rows of nobody are counted in the queue"
         if rows and any(worker.done is None for worker in self.workers):
@@ -269,6 +341,7 @@ class Batching(RuleBasedStateMachine):
         assert self.draining.done(), "the drain did not end"
         self.run_turns(3)
         assert self.batcher.queued_rows == self.observer.rows == 0
+        assert self.observer.batches_closed == self.observer.batches_run
         for call in self.calls:
             self.check(call)
 
@@ -283,6 +356,11 @@ class Batching(RuleBasedStateMachine):
             expected = np.full((call.rows, call.width), call.identity * 2 + 1)
             np.testing.assert_array_equal(found, expected)
             assert not call.poison
+            timing = call.timing
+            assert call.rows <= timing.batch_rows
+            assert call.arrived <= timing.queued_at <= self.loop.now
+            assert timing.queue_s >= 0
+            assert timing.compute_s >= 0
         elif isinstance(error, InferenceFailed):
             assert call.poison, "a neighbour's poison failed this request"
         elif isinstance(error, DeadlineExceeded):
@@ -290,12 +368,13 @@ class Batching(RuleBasedStateMachine):
             assert call.deadline <= self.loop.now
         elif isinstance(error, Overloaded):
             assert call.runs == 0
+            assert error.retry_after_s is not None
+            assert error.retry_after_s >= 1
         else:
             assert isinstance(error, Stopping), repr(error)
             assert self.draining is not None
             assert call.runs == 0
-        if not call.poison and not any(other.poison for other in self.calls):
-            assert call.runs <= 1, "a request was computed twice"
+        assert call.good_runs <= 1, "a request was computed again after it had been answered"
 
     def run_turns(self, count: int) -> None:
         async def turns() -> None:
@@ -311,9 +390,30 @@ def test_the_laws_of_batching_hold_whatever_comes():
     run_state_machine_as_test(
         Batching,
         settings=settings(
-            max_examples=300,
+            max_examples=200,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_halves_of_a_failed_batch_are_not_computed_past_their_deadline():
+    machine = Batching()
+    machine.begin(1, 8, 40, 0, 0, True, False)
+    machine.submit([(1, 1, None, False, 0)])
+    machine.run_turns(4)
+    machine.submit([(1, 1, 0.5, True, 0), (1, 1, 0.5, False, 0)])
+    machine.run_turns(4)
+    (worker,) = machine.workers
+    machine.finish(0)
+    machine.run_turns(4)
+    assert [call.identity for call in worker.batch] == [1, 2]
+
+    machine.loop.call_soon(worker.finish)  # it fails, and its halves are for the next turn
+    machine.loop.now += 1.0
+    machine.run_turns(4)
+
+    assert worker.done is None
+    assert [call.runs for call in machine.calls] == [1, 1, 1]
+    machine.teardown()

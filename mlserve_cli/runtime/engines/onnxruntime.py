@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class OnnxRuntimeEngine:
         import onnxruntime as ort
 
         settings = ort.SessionOptions()
-        settings.log_severity_level = 3  # errors; what matters of the warnings, we check ourselves
+        settings.log_severity_level = 4  # what it prints of an error is in the exception, too
         settings.intra_op_num_threads = options.threads or _affinity()
         settings.inter_op_num_threads = 1
         settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -58,6 +59,18 @@ class OnnxRuntimeEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._text_inputs = [spec.name for spec in self.inputs if spec.datatype == "BYTES"]
         self._text_outputs = [spec.name for spec in self.outputs if spec.datatype == "BYTES"]
+        # Text stays on the host: a GPU holds none.
+        text = self._text_inputs or self._text_outputs
+        on_gpu = options.device.startswith("cuda") and not text
+        self._bound_to = ("cuda", _index(options.device)) if on_gpu else None
+
+    @staticmethod
+    def devices(model: Path) -> tuple[str, ...]:
+        """Where this build of ONNX Runtime can run models, best first."""
+        import onnxruntime as ort
+
+        cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+        return ("cuda", "cpu") if cuda else ("cpu",)
 
     def _configure(self, ort: Any, settings: Any, options: EngineOptions) -> None:
         """Let a subclass add its own provider to the session's settings."""
@@ -70,26 +83,74 @@ class OnnxRuntimeEngine:
                 f"device '{options.device}' was asked for, but this ONNX Runtime has no CUDA.",
                 hint="install onnxruntime-gpu in place of onnxruntime, or take device 'cpu'",
             )
-        index = int(options.device.partition(":")[2] or 0)
-        return {
-            "providers": [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"]
+        cuda = {
+            "device_id": _index(options.device),
+            "use_tf32": "0",  # its 10 bits would not answer as the package was proven to
         }
+        return {"providers": [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]}
 
     def run(self, tensors: Tensors) -> Tensors:
-        """Run a batch."""
+        """Run a batch. Raises `InvalidRequest` for an index that a table of the model lacks."""
         if self._text_inputs:
             tensors = dict(tensors)
             for name in self._text_inputs:
                 tensors[name] = _to_text(tensors[name], name)
-        arrays = self._session.run(self._output_names, tensors)
+        try:
+            if self._bound_to is None:
+                arrays = self._session.run(self._output_names, tensors)
+            else:
+                arrays = self._run_bound(tensors, *self._bound_to)
+        except Exception as error:  # ONNX Runtime's errors share no public base class
+            wrong = _wrong_index(error)
+            if wrong is None:
+                raise
+            raise wrong from error
         outputs = dict(zip(self._output_names, arrays, strict=True))
         for name in self._text_outputs:
             outputs[name] = _to_bytes(outputs[name])
         return outputs
 
+    def _run_bound(self, tensors: Tensors, device: str, index: int) -> list[Any]:
+        """One copy up, one down: without a binding each output would be copied twice."""
+        import onnxruntime as ort
+
+        binding = self._session.io_binding()
+        for name, array in tensors.items():
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, index)
+            binding.bind_ortvalue_input(name, value)
+        for name in self._output_names:
+            binding.bind_output(name, device, index)
+        self._session.run_with_iobinding(binding)
+        arrays: list[Any] = binding.copy_outputs_to_cpu()
+        return arrays
+
     def close(self) -> None:
         """Free the session."""
         del self._session
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+_OUT_OF_BOUNDS = re.compile(
+    r"idx=(?P<value>-?\d+) must be within the inclusive range \[(?P<least>-?\d+),(?P<most>-?\d+)\]"
+    r"|running GatherND node.*invalid index found|Out of range value in index tensor"
+)
+"""What Gather says, and its siblings for slices and elements."""
+
+
+def _wrong_index(error: Exception) -> InvalidRequest | None:
+    """The client's mistake, where it is one: a number that stands in no row of a table."""
+    found = _OUT_OF_BOUNDS.search(str(error))
+    if found is None:
+        return None
+    if found["value"] is None:
+        return InvalidRequest("a value of the request is no index that the model has")
+    return InvalidRequest(
+        f"a value of the request is {found['value']}, and the model takes indices "
+        f"from {max(0, int(found['least']))} to {found['most']}"
+    )
 
 
 def _affinity() -> int:

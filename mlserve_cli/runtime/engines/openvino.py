@@ -23,6 +23,11 @@ _registered = False
 class OpenVinoEngine(OnnxRuntimeEngine):
     """An ONNX Runtime session whose nodes run in OpenVINO's CPU plugin."""
 
+    @staticmethod
+    def devices(model: Path) -> tuple[str, ...]:
+        """The CPU alone is examined."""
+        return ("cpu",)
+
     def _configure(self, ort: Any, settings: Any, options: EngineOptions) -> None:
         _register(ort)
         devices = [

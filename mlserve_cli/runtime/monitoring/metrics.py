@@ -7,8 +7,11 @@ somebody scrapes; each server has a registry of its own.
 
 from __future__ import annotations
 
+import time
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -21,6 +24,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from ..errors import RequestError
+from . import triton_metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -57,6 +61,15 @@ class Histogram:
         family.add_metric(labels, buckets, self._sum)
 
 
+class Queue(Protocol):
+    """What requests wait in."""
+
+    @property
+    def queue_delay_s(self) -> float:
+        """How long a request that comes now would wait."""
+        ...
+
+
 class ModelMetrics:
     """One model version's metrics. The batcher's `Observer`."""
 
@@ -66,14 +79,33 @@ class ModelMetrics:
         self.rejections: dict[str, int] = {}  # by reason
         self.queue_rows = 0
         self.load_seconds: float | None = None
+        # Running totals, as the statistics of the Open Inference Protocol want them.
+        self.successes = self.failures = 0
+        self.success_s = self.failure_s = 0.0
+        self.queue_s = 0.0
+        self.inferences = self.executions = 0  # rows; batches
+        self.by_batch: dict[int, list[float]] = {}  # rows → [batches, seconds]
+        self.last_ms = 0  # since 1970, of the last answer
+        self.closings: dict[str, int] = {}  # why batches got no more requests → batches
+        self.elements = self.padding = 0  # of inputs in batches that were filled up with zeros
         self.batch_rows = Histogram(ROWS)
         self.stages = {
             stage: Histogram(SECONDS) for stage in ("queue", "processing", "compute", "total")
         }
-        self.waited = self.stages["queue"].observe  # a request left the queue after … seconds
+        self._waited = self.stages["queue"].observe
         self.processed = self.stages["processing"].observe  # decoding and encoding took … seconds
         self._compute = self.stages["compute"].observe
         self._total = self.stages["total"].observe
+
+    def watch(self, queue: Queue) -> None:
+        """Ask `queue` how long one waits in it whenever somebody scrapes; it is not kept alive."""
+        self._queue = weakref.ref(queue)
+
+    @property
+    def queue_delay_s(self) -> float:
+        """How long a request that comes now would wait for a worker."""
+        queue = self._queue() if self._queue is not None else None
+        return 0.0 if queue is None else queue.queue_delay_s
 
     def loaded(self, seconds: float) -> None:
         """The model was loaded, warmed up and proven in `seconds`."""
@@ -83,10 +115,31 @@ class ModelMetrics:
         """The queue holds `rows` rows now."""
         self.queue_rows = rows
 
+    def waited(self, seconds: float) -> None:
+        """A request left the queue for a worker after `seconds`."""
+        self._waited(seconds)
+        self.queue_s += seconds
+
+    def closed(self, reason: str) -> None:
+        """A batch got no more requests, because of `reason`."""
+        self.closings[reason] = self.closings.get(reason, 0) + 1
+
+    def padded(self, elements: int, padding: int) -> None:
+        """A batch of `elements` elements was filled up with `padding` more."""
+        self.elements += elements
+        self.padding += padding
+
     def ran(self, rows: int, seconds: float) -> None:
         """A batch of `rows` rows took `seconds`."""
         self.batch_rows.observe(rows)
         self._compute(seconds)
+        self.inferences += rows
+        self.executions += 1
+        of_size = self.by_batch.get(rows)
+        if of_size is None:
+            of_size = self.by_batch[rows] = [0, 0.0]
+        of_size[0] += 1
+        of_size[1] += seconds
 
     def answered(
         self, protocol: str, status: int, seconds: float, error: RequestError | None = None
@@ -94,6 +147,13 @@ class ModelMetrics:
         """A request was answered with `status` after `seconds`."""
         self.count(protocol, status, error)
         self._total(seconds)
+        self.last_ms = time.time_ns() // 1_000_000
+        if status < 400:
+            self.successes += 1
+            self.success_s += seconds
+        else:
+            self.failures += 1
+            self.failure_s += seconds
 
     def count(self, protocol: str, status: int, error: RequestError | None) -> None:
         """Count a request, and why it was refused."""
@@ -144,6 +204,16 @@ class Metrics:
         queue_rows = GaugeMetricFamily(
             "mlserve_queue_rows", "Rows that wait for a worker.", labels=_MODEL
         )
+        batches = CounterMetricFamily(
+            "mlserve_batches",
+            "Batches by why they got no more requests: empty, full, shape, single, half.",
+            labels=(*_MODEL, "closed"),
+        )
+        elements = CounterMetricFamily(
+            "mlserve_padding_elements",
+            "Input elements of batches that were filled up: own, and the zeros beside them.",
+            labels=(*_MODEL, "kind"),
+        )
         load_seconds = GaugeMetricFamily(
             "mlserve_load_seconds",
             "Seconds it took to load, warm up and prove the model.",
@@ -154,9 +224,15 @@ class Metrics:
                 histogram.add_to(stages, (*model.labels, stage))
             model.batch_rows.add_to(batch_rows, model.labels)
             queue_rows.add_metric(model.labels, model.queue_rows)
+            for reason, count in model.closings.items():
+                batches.add_metric((*model.labels, reason), count)
+            if model.elements:
+                elements.add_metric((*model.labels, "own"), model.elements)
+                elements.add_metric((*model.labels, "padding"), model.padding)
             if model.load_seconds is not None:
                 load_seconds.add_metric(model.labels, model.load_seconds)
-        yield from (stages, batch_rows, queue_rows, load_seconds)
+        yield from (stages, batch_rows, batches, queue_rows, elements, load_seconds)
+        yield from triton_metrics.families(models)
         yield GaugeMetricFamily(
             "mlserve_ready", "1 while predictions would succeed.", value=int(self.is_ready)
         )

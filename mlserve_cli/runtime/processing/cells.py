@@ -33,7 +33,7 @@ def to_array(data: Any, datatype: str, *, where: str) -> Array:
     `where` names the place in errors. Raises `InvalidRequest` for ragged lists, values of another
     kind (text for numbers, fractions for integers, null), and numbers out of the datatype's range.
     """
-    shape, flat = _flatten(data, where)
+    shape, flat = flatten(data, where=where)
     dtype = DATATYPES[datatype]
     try:
         with np.errstate(over="raise"):
@@ -53,8 +53,8 @@ def to_array(data: Any, datatype: str, *, where: str) -> Array:
         ) from error
 
 
-def _flatten(data: Any, where: str) -> tuple[list[int], list[Any]]:
-    """The shape of nested lists, and their leaves in row-major order."""
+def flatten(data: Any, *, where: str) -> tuple[list[int], list[Any]]:
+    """The shape of nested lists, and their leaves in row-major order. Raises `InvalidRequest`."""
     if not isinstance(data, list):
         return [], [data]
     shape = [len(data)]

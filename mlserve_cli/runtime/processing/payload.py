@@ -16,6 +16,7 @@ from ..errors import InvalidRequest, UnsupportedMedia
 Kind = Literal["json", "csv", "text", "file"]
 
 _decoder = msgspec.json.Decoder(Any)
+_ROWS = ("instances", "rows", "examples", "inputs")  # where the rows of a request stand
 _SILENT = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
 
 
@@ -37,7 +38,7 @@ def kind_of(body: bytes, content_type: str, *, otherwise: Kind) -> Kind:
         return "json" if body[:64].lstrip()[:1] in (b"{", b"[", b'"') else otherwise
     raise UnsupportedMedia(
         f"the content type '{media}' is not served",
-        hint="send application/json, text/plain, text/csv or an image file as the raw body",
+        hint="send JSON, text, CSV or an image file, as the whole body or in a form",
     )
 
 
@@ -67,7 +68,35 @@ def json_rows(body: bytes) -> list[Any]:
     return rows
 
 
+def value_of(text: str) -> Any:
+    """The JSON value that a field of a form holds; the text itself where it is no JSON."""
+    try:
+        return json_text.decode(text.encode("utf-8", "replace"), _decoder)
+    except InvalidRequest:
+        return text
+
+
 def show(value: Any) -> str:
     """A value as an error names it: short, on one line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def lookup(value: Any, name: str) -> str | None:
+    """A value by its name in a request's JSON: beside its rows, or in the first of them.
+
+    For traffic that sticks to a user or the like; None where it is missing or no plain value.
+    """
+    places = [value]
+    if isinstance(value, dict):
+        places += [value[key] for key in _ROWS if key in value]
+    for place in places:
+        row = place[0] if isinstance(place, list) and place else place
+        if not isinstance(row, dict) or name not in row:
+            continue
+        found = row[name]
+        if isinstance(found, list) and len(found) == 1:
+            (found,) = found
+        if isinstance(found, (str, int, float)):
+            return str(found)
+    return None

@@ -10,7 +10,7 @@ from .. import json_text
 from ..errors import InvalidRequest
 from ..manifest import Manifest
 from ..tensors import Tensors, TensorSpec
-from . import payload
+from . import multipart, payload
 from .cells import to_array
 from .outputs import plain
 from .processor import Payload
@@ -30,6 +30,11 @@ class PlainReader:
         if kind not in ("json", "text"):
             raise payload.refuse(kind, allowed=_JSON)
         return payload.json_rows(body)
+
+    def form(self, fields: dict[str, str | bytes]) -> list[Any]:
+        """One row; a field's value is JSON, or text where it is none."""
+        texts = multipart.only_text(fields)
+        return [{name: payload.value_of(text) for name, text in texts.items()}]
 
     def tensors(self, rows: list[Any]) -> Tensors:
         """Stack the rows of every input."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..tensors import Tensors
+from . import multipart
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class Reader(Protocol):
 
     def rows(self, body: bytes, content_type: str) -> list[Any]:
         """Split a request's body into rows: parsed JSON, or the bytes of a file."""
+        ...
+
+    def form(self, fields: dict[str, str | bytes]) -> list[Any]:
+        """Turn the fields of a form into rows; files are bytes."""
         ...
 
     def tensors(self, rows: list[Any]) -> Tensors:
@@ -49,6 +54,8 @@ class Processor:
 
     def rows(self, body: bytes, content_type: str) -> list[Any]:
         """Split a body into rows. Raises `InvalidRequest` or `UnsupportedMedia`."""
+        if multipart.is_form(content_type):
+            return multipart.rows(self.reader, body, content_type)
         return self.reader.rows(body, content_type)
 
     def tensors(self, rows: list[Any]) -> Tensors:

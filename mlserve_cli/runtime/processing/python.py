@@ -75,6 +75,12 @@ class UserProcessing:
             return payload.json_rows(body)
         return [body]
 
+    def form(self, fields: dict[str, str | bytes]) -> list[Any]:
+        """One row by the fields' names: text, and the bytes of files."""
+        if self._preprocess is None:
+            return self.reader.form(fields)
+        return [fields]
+
     def tensors(self, rows: list[Any]) -> Tensors:
         """What preprocess makes of the rows, in the signature's datatypes."""
         if self._preprocess is None:

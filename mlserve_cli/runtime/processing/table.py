@@ -15,7 +15,7 @@ from .. import json_text
 from ..errors import InvalidRequest, PackageError
 from ..manifest import Manifest
 from ..tensors import Array, Tensors, TensorSpec
-from . import payload
+from . import multipart, payload
 from .cells import to_array, to_bytes
 from .declaration import Column, TableInput
 from .outputs import plain
@@ -52,6 +52,10 @@ class TableReader:
         rows = payload.json_rows(body)
         # A single row may come as a bare list of values.
         return [rows] if not isinstance(rows[0], (dict, list)) else rows
+
+    def form(self, fields: dict[str, str | bytes]) -> list[Any]:
+        """One row; its values are read like the cells of CSV."""
+        return [self._from_text(multipart.only_text(fields), 0)]
 
     def tensors(self, rows: list[Any]) -> Tensors:
         """Check every cell and stack them."""

@@ -54,6 +54,10 @@ class TextReader:
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the text is not UTF-8: {error.reason}") from error
 
+    def form(self, fields: dict[str, str | bytes]) -> list[Any]:
+        """One text, in the field `text`."""
+        return [fields]
+
     def tensors(self, rows: list[Any]) -> Tensors:
         """Encode the texts; ids are padded to the longest of them."""
         texts = [_text(row, number) for number, row in enumerate(rows)]

@@ -19,6 +19,9 @@ from .oip_messages import InferInput
 
 _LENGTH = struct.Struct("<I")
 
+Body = bytes | memoryview
+"""Of a request; a view where that saves a copy."""
+
 
 def header_length(text: bytes, body_bytes: int) -> int:
     """The value of Inference-Header-Content-Length. Raises `InvalidRequest` out of the body."""
@@ -44,7 +47,7 @@ def size_of(item: InferInput) -> int | None:
     return size
 
 
-def decode(item: InferInput, body: bytes, start: int, size: int) -> Array:
+def decode(item: InferInput, body: Body, start: int, size: int) -> Array:
     """The array of an input that takes `size` bytes of `body` from `start` on."""
     missing = start + size - len(body)
     if missing > 0:
@@ -66,7 +69,7 @@ def decode(item: InferInput, body: bytes, start: int, size: int) -> Array:
     return reshape(np.frombuffer(body, dtype, count, start), item)
 
 
-def _strings(body: bytes, start: int, size: int, count: int, name: str) -> Array:
+def _strings(body: Body, start: int, size: int, count: int, name: str) -> Array:
     end = start + size
     if count > size // _LENGTH.size:
         raise InvalidRequest(
@@ -84,7 +87,7 @@ def _strings(body: bytes, start: int, size: int, count: int, name: str) -> Array
                 f"unexpected size for input '{name}', expecting {start + length - end} "
                 "additional bytes"
             )
-        array[index] = body[start : start + length]
+        array[index] = bytes(body[start : start + length])
         start += length
     if start != end:
         raise InvalidRequest(
@@ -94,14 +97,14 @@ def _strings(body: bytes, start: int, size: int, count: int, name: str) -> Array
     return array
 
 
-def decode_raw(spec: TensorSpec, body: bytes) -> Array:
+def decode_raw(spec: TensorSpec, body: Body) -> Array:
     """A body that is nothing but the only input, one row of it; one open size is worked out.
 
     A `BYTES` input takes the whole body as one string.
     """
     if spec.datatype == "BYTES":
         array: Array = np.empty(1, dtype=np.object_)
-        array[0] = body
+        array[0] = bytes(body)
         return array.reshape([1] * len(spec.shape))
     shape = [1 if spec.has_batch and axis == 0 else size for axis, size in enumerate(spec.shape)]
     opened = [axis for axis, size in enumerate(shape) if isinstance(size, str)]

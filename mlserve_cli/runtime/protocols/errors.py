@@ -16,9 +16,9 @@ log = logging.getLogger(f"{logs.NAME}.requests")
 
 def encode(error: RequestError) -> bytes:
     """The JSON body of an error that a client is told about."""
-    document = {"error": _printable(error.message)}
+    document = {"error": printable(error.message)}
     if error.hint:
-        document["hint"] = _printable(error.hint)
+        document["hint"] = printable(error.hint)
     return json_text.encode(document)
 
 
@@ -34,13 +34,17 @@ def headers(error: RequestError) -> list[tuple[bytes, bytes]]:
 
 def unexpected(error: Exception) -> bytes:
     """The JSON body for a bug of ours: an id, by which the log has all of it."""
+    return json_text.encode({"error": logged(error)})
+
+
+def logged(error: Exception) -> str:
+    """Log a bug of ours with all its details; what the client is told of it."""
     identity = secrets.token_hex(8)
     log.error("request failed, error id %s", identity, exc_info=error)
-    return json_text.encode({"error": f"internal error; the server's log has it as {identity}"})
+    return f"internal error; the server's log has it as {identity}"
 
 
-def _printable(text: str) -> str:
-    # What a client sent may be quoted in it: half a surrogate pair, which cannot be written, or
-    # megabytes.
+def printable(text: str) -> str:
+    """A sentence that can be sent: what it quotes of a client may be no Unicode, or megabytes."""
     shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
     return shown.encode("utf-8", "replace").decode()

@@ -12,17 +12,28 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..compat import server_name
 from ..manifest import Manifest
 from ..monitoring.metrics import CONTENT_TYPE
+from ..readiness import Readiness
+from .defaults import default
+from .oip_config import PLATFORMS
 
 if TYPE_CHECKING:
     from ..server import Server
 
-EXTENSIONS = ("binary_tensor_data", "parameters")
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
 """Of the protocol's extensions, those that are here; clients choose by this list."""
 
 _VERSION = Path(__file__).parent.parent / "VERSION"
-_PLATFORMS = {"onnxruntime": "onnxruntime_onnx"}  # what Triton and KServe call it
 _NOT_READY = "Model version not ready"
 
 
@@ -31,6 +42,7 @@ class Health:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._readiness = Readiness(server)
         self._version = _VERSION.read_text(encoding="utf-8").strip()
 
     async def alive(self, request: Request) -> Response:
@@ -39,12 +51,12 @@ class Health:
 
     async def readyz(self, request: Request) -> Response:
         """`GET /readyz`: 503 takes a server out of its load balancer."""
-        ready = self._server.ready()
+        ready = await self._readiness.server()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def ready(self, request: Request) -> Response:
         """`GET /v2/health/ready`."""
-        if not self._server.ready():
+        if not await self._readiness.server():
             document = {"live": True, "ready": False, "error": "the server is not ready"}
             return JSONResponse(document, 400)
         return JSONResponse({"live": True, "ready": True})
@@ -56,19 +68,24 @@ class Health:
     async def server_metadata(self, request: Request) -> Response:
         """`GET /v2`."""
         return JSONResponse(
-            {"name": "mlserve", "version": self._version, "extensions": list(EXTENSIONS)}
+            {
+                "name": server_name(self._server.settings),
+                "version": self._version,
+                "extensions": list(EXTENSIONS),
+            }
         )
 
     async def model_metadata(self, request: Request) -> Response:
         """`GET /v2/models/{model}[/versions/{version}]`."""
         registry = self._server.registry
-        model = registry.get(*_named(request))
-        return JSONResponse(describe(model.manifest, registry.versions(model.manifest.name)))
+        name, version = _named(request)
+        model = default(self._server, name) if version is None else registry.get(name, version)
+        return JSONResponse(describe(model.manifest, registry.versions(name)))
 
     async def model_ready(self, request: Request) -> Response:
         """`GET /v2/models/{model}[/versions/{version}]/ready`; unknown models are not ready."""
         name, version = _named(request)
-        if not (self._server.accepting and self._server.registry.ready(name, version)):
+        if not await self._readiness.model(name, version):
             return JSONResponse({"name": name, "ready": False, "error": _NOT_READY}, 400)
         return JSONResponse({"name": name, "ready": True})
 
@@ -78,7 +95,7 @@ def describe(manifest: Manifest, versions: list[str]) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "versions": versions,
-        "platform": _PLATFORMS.get(manifest.engine, manifest.engine),
+        "platform": PLATFORMS.get(manifest.engine, manifest.engine),
         "inputs": [
             {"name": spec.name, "datatype": spec.datatype, "shape": spec.wire_shape}
             for spec in manifest.inputs

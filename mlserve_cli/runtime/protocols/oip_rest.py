@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from .. import body as bodies
 from .. import json_text
-from ..errors import InvalidRequest, RequestError
+from ..errors import DeadlineExceeded, InvalidRequest, Overloaded, RequestError
 from ..manifest import Manifest
 from ..tensors import Tensors, check_name, datatype_of
 from . import binary_tensors, json_tensors, oip_messages
+from .binary_tensors import Body
+from .classification import classify
 from .endpoint import BINARY, Call, Endpoint, Reply
 from .oip_messages import InferRequest
 
+if TYPE_CHECKING:
+    from ..registry import LoadedModel
+
 _HEADER_LENGTH = b"inference-header-content-length"
+
+_FULL = "Exceeds maximum queue size"
+
+_THREAD_BYTES = 256 << 10
+"""Parsing more JSON than this holds the event loop up for some milliseconds."""
 
 
 class Infer(Endpoint):
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
 
     protocol = "oip-rest"
+    takes_views = True
 
     async def answer(self, call: Call) -> Reply:
         """Decode, infer, encode."""
-        model = self.model(call)
-        manifest = model.manifest
-        body = await self.body(call)
-        request, tensors = parse(manifest, body, call.headers.get(_HEADER_LENGTH))
+        model = None if self._sticks_to_a_field(call) else self.model(call)
+        body = await self.buffer(call)
+        position = text_length(body, call.headers.get(_HEADER_LENGTH))
+        if position > _THREAD_BYTES:
+            request = await asyncio.to_thread(read_message, body, position)
+        else:
+            request = read_message(body, position)
         try:
-            names = _wanted(manifest, request)
-            deadline = call.deadline(oip_messages.timeout_us(request))
-            with bodies.Watch(call.receive):
-                outputs = await self.server.dataplane.infer(model, tensors, deadline=deadline)
-            reply = encode(manifest, request, {name: outputs[name] for name in names})
+            if model is None:
+                model = self.model(call, field=lambda name: oip_messages.value_of(request, name))
+            reply = await self._infer(call, model, request, body, position)
         except RequestError as error:
+            if isinstance(error, Overloaded):
+                error.message = f"{_FULL}: {error.message}"
             if request.id:
                 error.message = f"[request id: {request.id}] {error.message}"
             raise
@@ -44,24 +61,86 @@ class Infer(Endpoint):
                 reply.headers.append((b"content-encoding", encoding))
         return reply
 
+    def refuse(self, error: RequestError) -> Reply:
+        """As in Triton, a deadline that passed is a server that was not quick enough: a 503."""
+        reply = super().refuse(error)
+        if isinstance(error, DeadlineExceeded):
+            reply.status = 503
+            if error.retry_after_s is None:
+                reply.headers.append((b"retry-after", b"1"))
+        return reply
 
-def parse(manifest: Manifest, body: bytes, header: bytes | None) -> tuple[InferRequest, Tensors]:
+    async def _infer(
+        self, call: Call, model: LoadedModel, request: InferRequest, body: Body, position: int
+    ) -> Reply:
+        manifest = model.manifest
+        deadline = call.deadline(oip_messages.timeout_us(request))
+        call.priority = oip_messages.priority(request)
+        wanted = _wanted(manifest, request)
+        if position > _THREAD_BYTES:
+            tensors = await asyncio.to_thread(read_tensors, manifest, request, body, position)
+        else:
+            tensors = read_tensors(manifest, request, body, position)
+        with bodies.Watch(call.receive):
+            outputs = await self.server.dataplane.infer(
+                model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
+            )
+        outputs = {name: outputs[name] for name in wanted}
+        for array in outputs.values():
+            if array.size > json_tensors.MANY:
+                return await asyncio.to_thread(encode, manifest, request, outputs)
+        return encode(manifest, request, outputs)
+
+    def _sticks_to_a_field(self, call: Call) -> bool:
+        """Whether the request itself has to be read before it is known which version answers."""
+        rule = self.server.traffic.rule(call.parameters["model"])
+        return rule is not None and rule.sticky is not None and rule.sticky.startswith("field:")
+
+
+def parse(manifest: Manifest, body: Body, header: bytes | None) -> tuple[InferRequest, Tensors]:
     """A body → the request and its tensors; `header` is Inference-Header-Content-Length.
 
     Raises `InvalidRequest`. Whether the tensors fit the model is for the data plane to check.
     """
-    text: bytes | memoryview = body
-    position = len(body)
-    if header is not None:
-        position = binary_tensors.header_length(header, len(body))
-        if position == 0 and body:
-            return _parse_raw(manifest, body)
-        text = memoryview(body)[:position]
-    request = json_text.decode(text, oip_messages.decoder)
+    position = text_length(body, header)
+    request = read_message(body, position)
+    return request, read_tensors(manifest, request, body, position)
+
+
+def text_length(body: Body, header: bytes | None) -> int:
+    """How many bytes of the body are JSON; 0 with a body: none, it is a tensor alone."""
+    return len(body) if header is None else binary_tensors.header_length(header, len(body))
+
+
+def read_message(body: Body, position: int) -> InferRequest:
+    """The JSON of a body, or what stands for it where the body is a tensor alone."""
+    if position == 0 and body:
+        return InferRequest(inputs=[], parameters={"binary_data_output": True})
+    text: Body = body if position == len(body) else memoryview(body)[:position]
+    if position <= _THREAD_BYTES:
+        request = json_text.decode(text, oip_messages.decoder)
+    else:
+        try:
+            request = oip_messages.large_decoder.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            request = json_text.decode(text, oip_messages.decoder)  # NaN, or a sentence
+    return request
+
+
+def read_tensors(manifest: Manifest, request: InferRequest, body: Body, position: int) -> Tensors:
+    """The tensors of a request; binary ones stand in the body from `position` on."""
+    if position == 0:
+        return _read_raw(manifest, body)
     oip_messages.check(request)
+    if len(request.inputs) > len(manifest.inputs):
+        # Before any data is decoded, so that ten thousand inputs too many cost nothing.
+        raise InvalidRequest(
+            f"expected {len(manifest.inputs)} inputs but got {len(request.inputs)} inputs "
+            f"for model '{manifest.name}'",
+            hint="its inputs are " + ", ".join(repr(spec.name) for spec in manifest.inputs),
+        )
     tensors: Tensors = {}
     for item in request.inputs:
-        # Before its data is decoded, so that ten thousand inputs too many cost nothing.
         check_name(manifest.inputs, item.name, model=manifest.name)
         json_tensors.check_header(item)
         size = binary_tensors.size_of(item)
@@ -74,18 +153,17 @@ def parse(manifest: Manifest, body: bytes, header: bytes | None) -> tuple[InferR
             position += size
     if position != len(body):
         raise InvalidRequest("unexpected additional input data")
-    return request, tensors
+    return tensors
 
 
-def _parse_raw(manifest: Manifest, body: bytes) -> tuple[InferRequest, Tensors]:
+def _read_raw(manifest: Manifest, body: Body) -> Tensors:
     if len(manifest.inputs) != 1:
         raise InvalidRequest(
             f"a raw binary request needs a model with one input, and '{manifest.name}' has "
             f"{len(manifest.inputs)}"
         )
     spec = manifest.inputs[0]
-    request = InferRequest(inputs=[], parameters={"binary_data_output": True})
-    return request, {spec.name: binary_tensors.decode_raw(spec, body)}
+    return {spec.name: binary_tensors.decode_raw(spec, body)}
 
 
 def _wanted(manifest: Manifest, request: InferRequest) -> list[str]:
@@ -99,7 +177,19 @@ def _wanted(manifest: Manifest, request: InferRequest) -> list[str]:
                 f"unexpected inference output '{output.name}' for model '{manifest.name}'",
                 hint="its outputs are " + ", ".join(names),
             )
+        if oip_messages.classes(output):
+            _check_classes(manifest, output.name)
     return [output.name for output in request.outputs]
+
+
+def _check_classes(manifest: Manifest, name: str) -> None:
+    spec = next(spec for spec in manifest.outputs if spec.name == name)
+    if spec.datatype == "BYTES":
+        raise InvalidRequest(
+            f"output '{name}' of model '{manifest.name}' is text (BYTES), "
+            "and classes can be given for numbers only",
+            hint="leave 'classification' out and read the tensor",
+        )
 
 
 def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply:
@@ -110,11 +200,15 @@ def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply
         wish = oip_messages.flag(output.parameters, "binary_data")
         if wish is not None:
             binary[output.name] = wish
+        count = oip_messages.classes(output)
+        if count:
+            outputs[output.name] = classify(outputs[output.name], count, manifest.labels)
     document: dict[str, Any] = {"id": request.id} if request.id else {}
     document["model_name"] = manifest.name
     document["model_version"] = manifest.version
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []
+    long: dict[str, list[bytes | memoryview]] = {}
     finite = True
     for name, array in outputs.items():
         entry: dict[str, Any] = {
@@ -126,13 +220,36 @@ def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply
             raw = binary_tensors.encode(array)
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
+        elif array.size > json_tensors.MANY:
+            long[name] = json_tensors.pieces(array, name)
         else:
             entry["data"], all_finite = json_tensors.encode(array, name)
             finite = finite and all_finite
         described.append(entry)
-    document["outputs"] = described
-    text = json_text.encode(document, finite=finite)
+    if long:
+        text = _spliced(document, described, long)
+    else:
+        document["outputs"] = described
+        text = json_text.encode(document, finite=finite)
     if not any(binary.values()):
         return Reply(text)
     length = (b"inference-header-content-length", b"%d" % len(text))
     return Reply(b"".join([text, *parts]), headers=[BINARY, length])
+
+
+def _spliced(
+    document: dict[str, Any],
+    described: list[dict[str, Any]],
+    long: dict[str, list[bytes | memoryview]],
+) -> bytes:
+    """The JSON of a reply whose long lists are text already: megabytes are copied only once."""
+    text: list[bytes | memoryview] = [json_text.encode(document)[:-1], b',"outputs":[']
+    for entry in described:
+        data = long.get(entry["name"])
+        if data is None:
+            text.append(json_text.encode(entry, finite=False))
+        else:
+            text += (json_text.encode(entry)[:-1], b',"data":', *data, b"}")
+        text.append(b",")
+    text[-1] = b"]}"
+    return b"".join(text)

@@ -165,7 +165,7 @@ async def client(clients, expected, seed):
         check(await clients.infer("slow", many), expected("slow", many))
     elif kind == 6:
         status, error = await clients.infer("slow", {**one, "pick": np.array([9])})
-        assert (status, "failed on this request" in error) == (500, True), error
+        assert (status, "takes indices from 0 to 3" in error) == (400, True), error
     elif kind == 7:
         await clients.send_and_leave(post(SLOW, message(several)))
     elif kind == 8:
@@ -219,9 +219,9 @@ def test_everybody_gets_the_right_answer_or_the_right_error(server, expected):
     assert server.get("/readyz")[0] == 200
     asyncio.run(asyncio.wait_for(queue_is_empty(server), SECONDS))
     _, metrics = server.get("/metrics")
-    poisoned = len(range(6, CLIENTS, 14))
-    rejections = 'mlserve_rejections_total{model="slow",reason="engine",version="1"}'
-    assert re.search(re.escape(rejections) + rf" {poisoned}\.0", metrics), metrics
+    # Each poisoned request was found among its neighbours, and is the client's own mistake.
+    assert 'reason="engine"' not in metrics
+    assert 'mlserve_batches_total{closed="half",model="slow",version="1"}' in metrics
     # Not one by one: while a batch ran, others gathered.
     count = re.search(r'batch_rows_count\{model="slow",version="1"\} (\S+)', metrics)[1]
     total = re.search(r'batch_rows_sum\{model="slow",version="1"\} (\S+)', metrics)[1]

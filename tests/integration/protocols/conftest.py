@@ -32,16 +32,24 @@ RUN = """
 import sys
 from pathlib import Path
 from mlserve_cli.runtime.app import build_app
-from mlserve_cli.runtime.server import Server, serve
+from mlserve_cli.runtime.server import Server
+from mlserve_cli.runtime.serving import serve
 from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.sizing import Sizing
 
 sized = {"words": Sizing(), "every": Sizing(inline=True)}
 settings = Settings(
-    port=0, models=sys.argv[1], max_body_mb=2, shutdown_grace_s=0, sizing=sized, max_queue_rows=4096
+    port=0,
+    grpc_port=0,
+    models=sys.argv[1],
+    max_body_mb=2,
+    shutdown_grace_s=0,
+    sizing=sized,
+    max_queue_rows=4096,
+    state="",  # what a test unloads is there again for the next run
 )
 server = Server(settings, Path("/"))
-serve(build_app(server), server, announce=lambda url: print(url, flush=True))
+serve(build_app(server), server, announce=lambda url: print(url, server.rpc.ports[0], flush=True))
 """
 
 
@@ -180,6 +188,7 @@ class Served:
     url: str
     folder: Path
     process: subprocess.Popen[str]
+    grpc: str  # `host:port`
 
     @property
     def address(self) -> str:
@@ -203,9 +212,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         )
     assert process.stdout is not None
     try:
-        url = process.stdout.readline().strip()
+        url, _, port = process.stdout.readline().strip().partition(" ")
         assert url, log.read_text()
-        yield Served(url, folder, process)
+        yield Served(url, folder, process, f"127.0.0.1:{port}")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
         assert "Traceback" not in log.read_text()

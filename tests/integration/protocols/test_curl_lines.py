@@ -39,6 +39,6 @@ def test_an_example_fetched_from_the_server_is_answered(served: Any, name: str) 
 
 
 def test_the_page_shows_a_line_for_the_address_that_it_was_opened_at(served: Any) -> None:
-    text = httpx2.get(f"{served.url}/").text
+    text = httpx2.get(f"{served.url}/", headers={"accept": "text/html,*/*;q=0.8"}).text
     assert f"curl -s {served.url}/predict/price -H" in text
     assert httpx2.get(f"{served.url}/openapi.json").json()["openapi"] == "3.1.0"

@@ -1,4 +1,4 @@
-"""One input, one answer: through JSON, binary, raw, `/predict` and the engine in this process."""
+"""One input, one answer: through every protocol, in every form, and the engine in this process."""
 
 from __future__ import annotations
 
@@ -75,6 +75,38 @@ def test_a_raw_body_gives_the_engines_bits(served: Any, expected: Any) -> None:
 
 def test_predict_gives_the_engines_bits(served: Any, expected: Any) -> None:
     reply = httpx2.post(f"{served.url}/predict/dbl", json=rows().tolist(), timeout=30)
+    found = np.array([row["y"] for row in reply.json()["predictions"]], dtype=np.float32)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_tensorflow_servings_rows_give_the_engines_bits(served: Any, expected: Any) -> None:
+    url = f"{served.url}/v1/models/dbl:predict"
+    for instances in (rows().tolist(), [{"x": row} for row in rows().tolist()]):
+        reply = httpx2.post(url, json={"instances": instances}, timeout=30)
+        found = np.array(reply.json()["predictions"], dtype=np.float32)
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_tensorflow_servings_columns_give_the_engines_bits(served: Any, expected: Any) -> None:
+    url = f"{served.url}/v1/models/dbl/versions/2:predict"
+    for inputs in (rows().tolist(), {"x": rows().tolist()}):
+        reply = httpx2.post(url, json={"inputs": inputs}, timeout=30)
+        found = np.array(reply.json()["outputs"], dtype=np.float32)
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_torchserve_gives_the_engines_bits(served: Any, expected: Any) -> None:
+    url = f"{served.url}/predictions/dbl"
+    text = json.dumps(rows().tolist())
+    for body in ({"content": text}, {"files": {"data": ("rows.json", text)}}):
+        reply = httpx2.post(url, timeout=30, **body)
+        found = np.array([row["y"] for row in reply.json()], dtype=np.float32)
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_a_form_gives_the_engines_bits(served: Any, expected: Any) -> None:
+    file = ("rows.json", json.dumps(rows().tolist()))
+    reply = httpx2.post(f"{served.url}/predict/dbl", files={"rows": file}, timeout=30)
     found = np.array([row["y"] for row in reply.json()["predictions"]], dtype=np.float32)
     assert found.tobytes() == expected.tobytes()
 

@@ -54,7 +54,8 @@ import sys
 from pathlib import Path
 from mlserve_cli.runtime import reporting
 from mlserve_cli.runtime.app import build_app
-from mlserve_cli.runtime.server import Server, serve
+from mlserve_cli.runtime.server import Server
+from mlserve_cli.runtime.serving import serve
 from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.sizing import Sizing
 

@@ -356,6 +356,9 @@ async def test_the_observer_is_told_of_waiting_and_of_each_batch():
             assert 0 <= seconds < 10
             self.seen += ("waited",)
 
+        def closed(self, reason):
+            self.seen += (("closed", reason),)
+
         def ran(self, rows, seconds):
             assert 0 <= seconds < 10
             self.seen += (("ran", rows),)
@@ -368,7 +371,8 @@ async def test_the_observer_is_told_of_waiting_and_of_each_batch():
     worker.finish()
 
     assert observer.seen == (
-        ("queued", 2), ("queued", 3), ("queued", 1), "waited", ("queued", 0), "waited", ("ran", 3),
+        ("queued", 2), ("queued", 3), ("queued", 0), "waited", "waited", ("closed", "empty"),
+        ("ran", 3),
     )  # fmt: skip
 
 

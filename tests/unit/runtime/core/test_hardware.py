@@ -1,6 +1,6 @@
 import pytest
 
-from mlserve_cli.runtime.hardware import Gpu, detect
+from mlserve_cli.runtime.hardware import Gpu, cpu_flags, detect
 
 X86 = "processor\t: 0\nmodel name\t: Some Xeon\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_int8\n"
 ARM = (
@@ -173,6 +173,19 @@ def test_only_the_visible_gpus_are_found_and_numbered_anew(machine, visible, nam
 
     assert [gpu.name for gpu in found] == names
     assert [gpu.index for gpu in found] == list(range(len(names)))
+
+
+def test_a_gpu_says_what_others_left_of_its_memory(machine):
+    line = "0, GPU-aaa, NVIDIA H200, 143771, 140000\n1, GPU-bbb, NVIDIA L4, 23034, [N/A]\n"
+    found = machine(list_gpus=lambda: line).gpus
+    assert [gpu.free_bytes for gpu in found] == [140000 << 20, 0]
+
+
+def test_the_flags_of_a_processor_are_all_that_it_says(tmp_path):
+    assert cpu_flags(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("flags\t\t: fpu avx2 amx_tile\n")
+    assert cpu_flags(tmp_path) == {"fpu", "avx2", "amx_tile"}
 
 
 def test_a_gpu_has_its_memory_in_bytes(machine):

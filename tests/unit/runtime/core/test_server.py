@@ -15,7 +15,8 @@ from mlserve_cli.runtime.hardware import Hardware
 from mlserve_cli.runtime.loading import Abandoned, prepare
 from mlserve_cli.runtime.processing.declaration import Processing, PythonProcessing
 from mlserve_cli.runtime.repository import find
-from mlserve_cli.runtime.server import Server, base_url, bind, serve
+from mlserve_cli.runtime.server import Server
+from mlserve_cli.runtime.serving import base_url, bind, serve
 from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.sizing import Sizing
 from mlserve_cli.runtime.tensors import TensorSpec
@@ -266,8 +267,8 @@ def test_a_port_that_is_taken_while_models_load_is_a_sentence(make, monkeypatch)
             other.listen()
             return find(path)
 
-        monkeypatch.setattr("mlserve_cli.runtime.server.find", find_slowly)
-        monkeypatch.setattr("mlserve_cli.runtime.server.logs.set_up", lambda style: None)
+        monkeypatch.setattr("mlserve_cli.runtime.lifecycle.find", find_slowly)
+        monkeypatch.setattr("mlserve_cli.runtime.serving.logs.set_up", lambda style: None)
         with pytest.raises(StartupError, match=f"127.0.0.1:{port}: Address already in use"):
             serve(build_app(server), server)
     assert not server.ready()

@@ -38,13 +38,18 @@ def test_every_setting_can_come_from_the_environment():
     texts = {
         "host": "0.0.0.0", "port": "1", "models": "m", "max_body_mb": "1.5", "max_queue_rows": "7",
         "processing_threads": "3", "shutdown_grace_s": "0", "shutdown_timeout_s": "5",
-        "log_format": "json",
+        "log_format": "json", "access_log": "all", "server_timing": "false", "traces": "otlp",
+        "grpc_port": "8001", "compat": "triton,torchserve", "insecure": "true",
     }  # fmt: skip
     found = load(None, {f"MLSERVE_{name.upper()}": text for name, text in texts.items()})
 
-    assert {*texts, "sizing"} == set(Settings.__struct_fields__)
-    for name, text in texts.items():
-        assert str(getattr(found, name)) in (text, f"{text}.0")
+    changed = {
+        name for name in Settings.__struct_fields__
+        if getattr(found, name) != getattr(Settings(), name)
+    }  # fmt: skip
+    assert changed == set(texts)
+    assert (found.port, found.max_body_mb, found.server_timing) == (1, 1.5, False)
+    assert found.compat == ("triton", "torchserve")
 
 
 @pytest.mark.parametrize("text", ["tcp://10.96.0.12:8000", "udp://10.0.0.1:1", "", "  "])

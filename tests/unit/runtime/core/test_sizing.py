@@ -1,11 +1,18 @@
+import sys
+import time
+from types import SimpleNamespace
+from typing import ClassVar
+
 import msgspec
 import numpy as np
 import pytest
 
+from mlserve_cli.runtime import measuring
+from mlserve_cli.runtime.engines import EngineOptions
 from mlserve_cli.runtime.errors import EngineError
 from mlserve_cli.runtime.hardware import Gpu, Hardware
 from mlserve_cli.runtime.manifest import BatchProof, Manifest
-from mlserve_cli.runtime.sizing import Sizing, choose, measure, tiled
+from mlserve_cli.runtime.sizing import Sizing, _counts, choose, measure, tiled
 from mlserve_cli.runtime.tensors import TensorSpec
 
 INVARIANT = BatchProof(invariant=True)
@@ -81,6 +88,32 @@ def test_more_instances_need_more_than_noise_to_be_chosen():
     assert choose(machine(), latencies, model()).instances == 1
 
 
+def test_a_model_that_scales_over_half_the_cores_gets_two_instances():
+    latencies = times(4, 1, 9) | times(2, 1, 9) | times(1, 1, 40)
+
+    found = choose(machine(), latencies, model())
+
+    assert (found.threads, found.instances) == (2, 2)
+    assert "2 instances of 2" in found.reasons["threads"]
+    assert "one for each 2 of 4 cores" in found.reasons["instances"]
+
+
+def test_copies_of_the_weights_that_fill_the_memory_are_not_made():
+    latencies = times(4, 1, 9) | times(2, 1, 9) | times(1, 1, 40)
+
+    found = choose(machine(memory_gib=8), latencies, model(), weight_bytes=2 << 30)
+
+    assert (found.threads, found.instances) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "counts"),
+    [(1, [1]), (2, [2, 1]), (6, [6, 3, 1]), (8, [8, 4, 2, 1]), (64, [64, 16, 4, 1])],
+)
+def test_thread_counts_between_all_and_one_are_tried(cores, counts):
+    assert _counts(cores) == counts
+
+
 def test_a_batch_grows_while_it_brings_rows():
     found = choose(machine(1), times(1, 10, 0.1), model())
 
@@ -146,6 +179,102 @@ def test_the_smallest_gpu_bounds_the_batch():
     assert found.max_batch == 64
 
 
+def test_a_second_stream_is_used_where_it_answers_more():
+    latencies = times(1, 0.1, 0.01, 1024)
+
+    alone = choose(machine(gpus=(80,)), latencies, model(), device="cuda", together=1.01)
+    both = choose(machine(gpus=(80,)), latencies, model(), device="cuda", together=1.4)
+
+    assert (alone.instances, both.instances) == (1, 2)
+    assert "1.40 times as much" in both.reasons["instances"]
+
+
+def test_the_memory_that_was_seen_to_be_taken_bounds_the_batch():
+    latencies = times(1, 10, 0.001, 1024)
+
+    found = choose(machine(gpus=(80,)), latencies, model(), device="cuda", fits=256)
+
+    assert found.max_batch == 256
+    assert "80 %" in found.reasons["max_batch"]
+
+
+class OnGpu:
+    """An engine for both devices: a GPU whose memory a batch of over 8 rows exceeds."""
+
+    made: ClassVar[list] = []
+    cpu_s = 0.001
+    inputs = outputs = (TensorSpec("x", "FP32", ("batch", 4)),)
+
+    def __init__(self, model, options):
+        self.options = options
+        self.largest = 0
+        OnGpu.made.append(self)
+
+    @staticmethod
+    def devices(model):
+        return ("cuda", "cpu")
+
+    def free_bytes(self):
+        return (100 - 8 * self.largest) << 20 if self.options.device != "cpu" else 0
+
+    def run(self, tensors):
+        count = len(tensors["x"])
+        if self.options.device == "cpu":
+            time.sleep(self.cpu_s)
+        elif count > 8:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.largest = max(self.largest, count)
+        return {"x": tensors["x"], "scores": tensors["x"]}
+
+    def close(self):
+        self.options = None
+
+
+@pytest.fixture
+def on_gpu(iris_package, monkeypatch):
+    monkeypatch.setitem(sys.modules, "on_gpu", SimpleNamespace(Engine=OnGpu))
+    monkeypatch.setattr(OnGpu, "made", [])
+    return iris_package(engine="on_gpu:Engine")
+
+
+def test_a_gpu_is_measured_until_its_memory_ends(on_gpu):
+    OnGpu.made.clear()
+    found = measure(on_gpu.path, on_gpu.manifest, machine(gpus=(1,)), budget_s=0.1)
+
+    assert (found.device, found.inline) == ("cuda", False)
+    assert found.max_batch <= 4  # 2 · 8 · 8 MiB would leave nothing of 100
+    assert all(engine.options is None for engine in OnGpu.made)
+
+
+def test_a_model_that_the_cpu_answers_at_once_stays_there(on_gpu, monkeypatch):
+    monkeypatch.setattr(OnGpu, "cpu_s", 0)
+    found = measure(on_gpu.path, on_gpu.manifest, machine(gpus=(1,)), budget_s=0.1)
+
+    assert (found.device, found.inline) == ("cpu", True)
+
+
+def test_without_a_gpu_nobody_asks_for_one(on_gpu):
+    found = measure(on_gpu.path, on_gpu.manifest, machine(2), budget_s=0.1)
+
+    assert found.device == "cpu"
+
+
+def test_a_failure_side_by_side_leaves_one_instance():
+    class Fails(OnGpu):
+        def run(self, tensors):
+            raise RuntimeError("CUDA out of memory")
+
+    engine = Fails(None, EngineOptions())
+    assert measuring.side_by_side(engine, {"x": np.zeros((1, 4))}, seconds=1) == 0.0
+
+
+def test_two_threads_are_timed_together():
+    engine = OnGpu(None, EngineOptions())
+    inputs = {"x": np.zeros((1, 4), np.float32)}
+
+    assert measuring.side_by_side(engine, inputs, seconds=1.0) > 10  # they sleep 1 ms a run
+
+
 def test_every_number_that_was_chosen_has_a_reason():
     found = choose(machine(), times(4, 1, 9) | times(1, 1, 10), model())
 
@@ -162,7 +291,21 @@ def test_the_same_measurements_give_the_same_numbers():
 def test_options_carry_what_an_engine_is_loaded_with():
     options = Sizing(threads=3, streams=2, precision="bf16", device="cuda:1").options()
 
-    assert msgspec.structs.astuple(options) == (3, 2, "bf16", "cuda:1")
+    assert msgspec.structs.astuple(options) == (3, 2, "bf16", "cuda:1", (1, 2, 4, 8, 16, 32))
+
+
+def test_an_engine_has_a_stream_for_each_instance_that_shares_it():
+    assert Sizing(threads=1, instances=4).options().streams == 4
+    assert Sizing(threads=2, instances=4).options().streams == 1  # an engine each
+    assert Sizing(threads=1, instances=4, device="cuda").options(0, 2).streams == 2
+
+
+def test_a_gpu_is_prepared_for_every_size_up_to_the_largest_batch():
+    sizing = Sizing(max_batch=48, device="cuda")
+
+    assert sizing.options(1, 2).batches == (1, 2, 4, 8, 16, 32, 48)
+    assert msgspec.structs.replace(sizing, max_batch=1).options().batches == (1,)
+    assert msgspec.structs.replace(sizing, device="cpu").options().batches == ()
 
 
 def test_rows_are_repeated_and_scalars_are_kept():
@@ -182,7 +325,7 @@ def test_a_real_model_is_measured(iris_package):
 
 def test_a_slow_model_is_measured_only_a_few_times(iris_package, fake_engine, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("mlserve_cli.runtime.sizing.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("mlserve_cli.runtime.measuring.time.perf_counter", lambda: now[0])
 
     def slow(engine, tensors):
         now[0] += 10.0

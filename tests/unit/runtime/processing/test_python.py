@@ -42,6 +42,30 @@ def test_a_body_that_is_no_json_is_one_payload_of_bytes(make: Any, tmp_path: Pat
     assert found.rows(b"\x00\x01", "image/png") == [b"\x00\x01"]
 
 
+def form(**fields: str) -> bytes:
+    head = "Content-Disposition: form-data; name="
+    parts = [
+        f'--X\r\n{head}"{name.partition("_")[0]}"{"; filename=f" if "_" in name else ""}'
+        f"\r\n\r\n{value}\r\n"
+        for name, value in fields.items()
+    ]
+    return "".join([*parts, "--X--"]).encode()
+
+
+FORM = "multipart/form-data; boundary=X"
+
+
+def test_a_form_is_one_row_of_text_and_bytes(make: Any, tmp_path: Path) -> None:
+    found = build(make, tmp_path, BOTH)
+    assert found.rows(form(n="2", f_file="ab"), FORM) == [{"n": "2", "f": b"ab"}]
+
+
+def test_a_form_is_read_as_declared_where_nothing_is_written(make: Any, tmp_path: Path) -> None:
+    table = TableInput(tensor="x", columns=(Column("a"), Column("b"), Column("c")))
+    found = build(make, tmp_path, "def postprocess(outputs):\n    return []\n", input=table)
+    assert found.rows(form(a="1", b="2.5"), FORM) == [{"a": 1.0, "b": 2.5}]
+
+
 def test_a_value_error_is_the_clients_and_others_are_ours(make: Any, tmp_path: Path) -> None:
     found = build(make, tmp_path, BOTH)
     with pytest.raises(InvalidRequest, match="bad is not good"):

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,15 @@ from mlserve_cli.runtime.app import build_app
 from mlserve_cli.runtime.golden import Golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
+from mlserve_cli.runtime.monitoring.record import Watchers
 from mlserve_cli.runtime.registry import Registry
+from mlserve_cli.runtime.security import Guard
+from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.tensors import Tensors, TensorSpec
+from mlserve_cli.runtime.timing import Timing
+from mlserve_cli.runtime.traffic import Traffic
+
+URL = "http://localhost"  # by any other name a server without keys is not administered
 
 
 def spec(name: str, datatype: str = "FP32", *shape: int | str) -> TensorSpec:
@@ -55,16 +61,24 @@ class FakeDataPlane:
         self.function: Callable[[Tensors], Tensors] = lambda given: {"y": given["x"] * 2}
         self.given: list[Tensors] = []
         self.deadlines: list[float | None] = []
+        self.priorities: list[int] = []
         self.error: Exception | None = None
         self.never = False
         self.cancelled = 0
         self.asked = asyncio.Event()
 
     async def infer(
-        self, model: FakeModel, given: Tensors, *, deadline: float | None = None
+        self,
+        model: FakeModel,
+        given: Tensors,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        timing: Timing | None = None,
     ) -> Tensors:
         self.given.append(given)
         self.deadlines.append(deadline)
+        self.priorities.append(priority)
         self.asked.set()
         if self.never:
             try:
@@ -78,7 +92,14 @@ class FakeDataPlane:
         return self.function(given)
 
     async def predict(
-        self, model: FakeModel, body: bytes, content_type: str, *, deadline: float | None = None
+        self,
+        model: FakeModel,
+        body: bytes,
+        content_type: str,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+        timing: Timing | None = None,
     ) -> list[Any]:
         rows = model.processor.rows(body, content_type)
         outputs = await self.infer(model, model.processor.tensors(rows), deadline=deadline)
@@ -90,10 +111,15 @@ class FakeDataPlane:
 class FakeServer:
     registry: Registry = field(default_factory=Registry)
     dataplane: FakeDataPlane = field(default_factory=FakeDataPlane)
-    settings: Any = field(default_factory=lambda: SimpleNamespace(max_body_mb=1))
+    settings: Settings = field(default_factory=lambda: Settings(max_body_mb=1))
     metrics: Metrics = field(default_factory=Metrics)
+    watchers: Watchers = field(default_factory=Watchers)
     accepting: bool = True
     is_ready: bool = True
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.settings, Path())
+        self.traffic = Traffic(self.registry)
 
     def ready(self) -> bool:
         return self.is_ready
@@ -130,5 +156,5 @@ def load(server: FakeServer, tmp_path: Path) -> Callable[..., FakeModel]:
 @pytest.fixture
 def client(server: FakeServer) -> Iterator[TestClient]:
     """An HTTP client of the application; unexpected errors are answered, not raised."""
-    with TestClient(build_app(server), raise_server_exceptions=False) as found:  # type: ignore[arg-type]
+    with TestClient(build_app(server), URL, raise_server_exceptions=False) as found:  # type: ignore[arg-type]
         yield found

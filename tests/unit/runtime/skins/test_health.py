@@ -68,7 +68,15 @@ def test_unknown_metadata_is_a_404_with_the_protocols_text(client: Any, load: An
 def test_the_server_names_only_extensions_that_it_has(client: Any) -> None:
     document = client.get("/v2").json()
     assert document["name"] == "mlserve"
-    assert document["extensions"] == ["binary_tensor_data", "parameters"]
+    assert document["extensions"] == [
+        "classification",
+        "model_repository",
+        "schedule_policy",
+        "model_configuration",
+        "binary_tensor_data",
+        "parameters",
+        "statistics",
+    ]
     assert document["version"].count(".") == 2
 
 

@@ -5,6 +5,7 @@ import json
 import struct
 import time
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,9 @@ def test_doubled_and_unknown_names_are_refused(client: Any, load: Any) -> None:
 
     twice = [{"name": "y"}, {"name": "y"}]
     assert error(inputs=[X, X]) == "input 'x' already exists in request"
-    assert error(inputs=[X, X | {"name": "b"}]) == "unexpected inference input 'b' for model 'dbl'"
+    assert error(inputs=[X, X | {"name": "b"}]) == (
+        "expected 1 inputs but got 2 inputs for model 'dbl'"
+    )
     assert error(inputs=[]).startswith("expected 1 inputs but got 0 inputs")
     assert error(outputs=twice) == "output 'y' already exists in request"
     assert error(outputs=[{"name": "nah"}]) == ("unexpected inference output 'nah' for model 'dbl'")
@@ -435,20 +438,151 @@ def test_a_timeout_header_that_is_no_number_is_refused(client: Any, load: Any, v
     assert "X-Request-Timeout-Ms" in error_of(reply)
 
 
-def test_classification_is_refused_rather_than_left_undone(client: Any, load: Any) -> None:
-    load()
+def test_an_output_may_be_given_as_its_best_classes(client: Any, load: Any, server: Any) -> None:
+    load(labels=("cat", "dog", "owl"))
+    server.dataplane.function = lambda given: {"y": np.array([[0.25, 2, -1], [7, 7, 8]], "f4")}
     wanted = [{"name": "y", "parameters": {"classification": 2}}]
-    error_of(client.post(INFER, json={"inputs": [X], "outputs": wanted}), 501)
+    reply = client.post(INFER, json={"inputs": [X], "outputs": wanted})
+    assert reply.json()["outputs"] == [
+        {
+            "name": "y",
+            "datatype": "BYTES",
+            "shape": [2, 2],
+            "data": ["2.0:1:dog", "0.25:0:cat", "8.0:2:owl", "7.0:0:cat"],
+        }
+    ]
+    wanted[0]["parameters"]["binary_data"] = True  # type: ignore[index]
+    reply = client.post(INFER, json={"inputs": [X], "outputs": wanted})
+    assert b"2.0:1:dog" in reply.content[int(reply.headers["inference-header-content-length"]) :]
 
 
-def test_errors_of_the_data_plane_carry_their_status(client: Any, load: Any, server: Any) -> None:
+def test_classes_are_refused_where_there_can_be_none(client: Any, load: Any, server: Any) -> None:
     load()
-    server.dataplane.error = Overloaded("Exceeds maximum queue size", retry_after_s=2)
+    load(name="words", outputs=(TensorSpec("y", "BYTES", ("batch",)),))
+
+    def send(value: Any, model: str = "dbl") -> Any:
+        wanted = [{"name": "y", "parameters": {"classification": value}}]
+        url = f"/v2/models/{model}/infer"
+        return client.post(url, json={"inputs": [X], "outputs": wanted})
+
+    for wrong in (-1, 1.5, "two", True):
+        assert "'classification' of output 'y'" in error_of(send(wrong))
+    assert "'y' of model 'words' is text" in error_of(send(1, "words"))
+    assert server.dataplane.given == []
+    assert send(0).json()["outputs"][0]["datatype"] == "FP32"
+
+
+def test_errors_of_the_data_plane_carry_the_protocols_status(
+    client: Any, load: Any, server: Any
+) -> None:
+    load()
+    server.dataplane.error = Overloaded("1024 rows wait", retry_after_s=2)
     reply = client.post(INFER, json={"inputs": [X]})
-    assert error_of(reply, 503) == "Exceeds maximum queue size"
+    assert error_of(reply, 503) == "Exceeds maximum queue size: 1024 rows wait"
     assert reply.headers["retry-after"] == "2"
-    server.dataplane.error = DeadlineExceeded("too late")
-    assert error_of(client.post(INFER, json={"inputs": [X]}), 504) == "too late"
+    server.dataplane.error = DeadlineExceeded("Request timeout expired")
+    reply = client.post(INFER, json={"inputs": [X]})
+    assert error_of(reply, 503) == "Request timeout expired"
+    assert reply.headers["retry-after"] == "1"
+
+
+def test_a_priority_is_handed_on_and_a_wrong_one_is_refused(
+    client: Any, load: Any, server: Any
+) -> None:
+    load()
+
+    def send(value: Any) -> Any:
+        return client.post(INFER, json={"inputs": [X], "parameters": {"priority": value}})
+
+    assert send(3).status_code == 200
+    assert infer(client).status_code == 200
+    assert server.dataplane.priorities == [3, 0]
+    for wrong in (-1, 1.5, "soon", True, 2**32):
+        assert "parameter 'priority'" in error_of(send(wrong))
+
+
+def test_a_sequence_is_not_silently_taken_apart(client: Any, load: Any) -> None:
+    load()
+    reply = client.post(INFER, json={"inputs": [X], "parameters": {"sequence_id": 7}})
+    assert "sequences are not served" in error_of(reply, 501)
+
+
+def test_a_parameter_is_no_list_and_no_object(client: Any, load: Any) -> None:
+    load()
+    for wrong in ([1], {"a": 1}):
+        assert "$.parameters" in error_of(
+            client.post(INFER, json={"inputs": [X], "parameters": {"p": wrong}})
+        )
+
+
+ROWS = np.random.default_rng(5).integers(-800, 800, (30_000, 3)).astype(np.float32) / 8
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_long_list_is_read_by_pieces_and_means_the_same(
+    client: Any, load: Any, server: Any, nested: bool, separators: tuple[str, str]
+) -> None:
+    load()
+    data = ROWS.tolist() if nested else ROWS.ravel().tolist()
+    item = X | {"shape": [30_000, 3], "data": data}
+    text = json.dumps({"inputs": [item]}, separators=separators)
+    reply = client.post(INFER, content=text)
+    assert reply.status_code == 200, reply.text
+    assert server.dataplane.given[0]["x"].tobytes() == ROWS.tobytes()
+    found = np.array(reply.json()["outputs"][0]["data"], np.float32)
+    assert found.tobytes() == (ROWS * 2).tobytes()
+
+
+def test_a_long_list_that_is_wrong_gets_the_same_sentence_as_a_short_one(
+    client: Any, load: Any
+) -> None:
+    load()
+
+    def error(data: Any, **changes: Any) -> str:
+        item = X | {"shape": [30_000, 3], "data": data} | changes
+        return error_of(client.post(INFER, content=json.dumps({"inputs": [item]})))
+
+    good = ROWS.tolist()
+    assert "ragged" in error([*good[:-1], [1.0, 2.0]])
+    assert "ragged" in error([*good[:-1], 1.0])
+    assert "ragged" in error([*good[:20_000], [[1.0], [2.0], [3.0]], *good[20_001:]])
+    assert "must be numbers" in error([*good[:-1], [1.0, 2.0, "3"]])
+    assert "Unable to parse 'data'" in error(good[:-1])
+    assert "invalid datatype" in error(good, datatype="FP31")
+    assert "must be a list" in error({"a": good})
+
+
+def test_a_long_list_may_hold_what_is_no_number(client: Any, load: Any, server: Any) -> None:
+    load()
+    array = ROWS.copy()
+    array[0, 0], array[-1, -1] = np.nan, -np.inf
+    item = X | {"shape": [30_000, 3], "data": array.ravel().tolist()}
+    reply = client.post(INFER, content=json.dumps({"inputs": [item]}))
+    found = np.array(json.loads(reply.content)["outputs"][0]["data"], np.float32)
+    np.testing.assert_array_equal(found.reshape(-1, 3), array * 2)
+
+
+def test_traffic_may_stick_to_a_field_of_the_request(
+    client: Any, load: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load()
+    keys: list[Any] = []
+    asked = SimpleNamespace(sticky="field:user")
+    route = server.traffic.route
+
+    def remember(name: str, version: Any = None, *, label: Any = None, key: Any = None) -> Any:
+        keys.append(key)
+        return route(name, version, label=label)
+
+    monkeypatch.setattr(server.traffic, "rule", lambda name: asked)
+    monkeypatch.setattr(server.traffic, "route", remember)
+    for parameters in ({"user": "ann"}, {"user": 7}, {}):
+        body = {"inputs": [X], "parameters": parameters}
+        assert client.post(INFER, json=body).status_code == 200
+    asked.sticky = "field:x"
+    assert infer(client, data=[[5, 2, 3]]).status_code == 200
+    assert keys == ["ann", "7", None, "5"]
 
 
 def test_a_bug_is_a_bare_500_whose_details_are_only_in_the_log(

@@ -120,7 +120,7 @@ def test_text_is_taken_plain_and_as_json(client: Any, load: Any, server: Any) ->
         (b"{", "application/json", 400),
         (b"\xff", "application/json", 400),
         (b"x", "application/pdf", 415),
-        (b"x", "multipart/form-data; boundary=x", 415),
+        (b"x", "multipart/form-data; boundary=x", 400),
         (b"x", "image/png", 415),
     ],
 )
@@ -144,3 +144,53 @@ def test_the_timeout_header_becomes_the_deadline(client: Any, load: Any, server:
     headers = {"X-Request-Timeout-Ms": "1000"}
     client.post("/predict/dbl", json={"a": 1, "b": 2}, headers=headers)
     assert server.dataplane.deadlines[0] is not None
+
+
+def test_the_fields_of_a_form_are_a_row_of_the_table(client: Any, load: Any) -> None:
+    load(processing=TABLE)
+    reply = client.post("/predict/dbl", files={"a": (None, "1.5"), "b": (None, "2")})
+    assert reply.json()["predictions"] == [{"y": [3.0, 4.0, 14.0]}]
+    reply = client.post("/predict/dbl", files={"a": (None, "x"), "b": (None, "2")})
+    assert reply.status_code == 400
+    assert "column 'a' is 'x'" in reply.json()["error"]
+
+
+def test_a_table_may_come_as_a_file_in_a_form(client: Any, load: Any) -> None:
+    load(processing=TABLE)
+    reply = client.post("/predict/dbl", files={"table": ("t.csv", b"a,b\n1,2\n3,4\n")})
+    assert [row["y"] for row in reply.json()["predictions"]] == [[2, 4, 14], [6, 8, 14]]
+
+
+def test_a_form_fills_the_inputs_of_a_model_without_processing(client: Any, load: Any) -> None:
+    load()
+    reply = client.post("/predict/dbl", files={"x": (None, "[1, 2, 3]")})
+    assert reply.json()["predictions"] == [{"y": [2.0, 4.0, 6.0]}]
+    reply = client.post("/predict/dbl", files={"x": (None, "one"), "f": ("f", b"1")})
+    assert (reply.status_code, "beside fields" in reply.json()["error"]) == (400, True)
+
+
+def test_a_text_is_a_field_or_a_file_of_a_form(client: Any, load: Any, server: Any) -> None:
+    load(
+        {"x": np.array([b"a"], dtype=object)},
+        inputs=(TensorSpec("x", "BYTES", ("batch",)),),
+        processing=Processing(input=TextInput(tensor="x")),
+    )
+    server.dataplane.function = lambda given: {"y": given["x"]}
+    for files in ({"text": (None, "12")}, {"f": ("f.txt", b"12")}, {"data": (None, "12")}):
+        assert client.post("/predict/dbl", files=files).json()["predictions"] == [{"y": "12"}]
+
+
+def test_pictures_come_in_a_form_a_file_each(client: Any, load: Any) -> None:
+    load(
+        {"x": np.zeros((1, 1, 2, 2), np.float32)},
+        inputs=(TensorSpec("x", "FP32", ("batch", 1, 2, 2)),),
+        processing=Processing(input=ImageInput(tensor="x", width=2, height=2, channels=1)),
+    )
+    file = png(np.full((2, 2), 255, np.uint8))
+    white = {"y": [[[2.0, 2.0], [2.0, 2.0]]]}
+    two = [("image", ("a.png", file, "image/png")), ("image", ("b.png", file))]
+    assert client.post("/predict/dbl", files=two).json()["predictions"] == [white, white]
+    field = {"image": (None, base64.b64encode(file))}
+    assert client.post("/predict/dbl", files=field).json()["predictions"] == [white]
+    reply = client.post("/predict/dbl", files={"image": (None, "x"), "other": (None, "y")})
+    assert reply.status_code == 400

@@ -1,0 +1,434 @@
+"""The life of each model version: load, warm up, prove, swap in, drain, free.
+
+A version is loaded beside live traffic and takes its place in one assignment; the old one answers
+everybody who holds it, and is freed when nobody does any more. A load that fails changes nothing:
+the old version stays, and the index says why.
+
+It lives on the event loop. Changes are made one after another, each in a task of its own, so that
+a client that hangs up does not leave half a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import Coroutine
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from . import background, versions
+from .assembly import assemble
+from .errors import InvalidRequest, MlserveError, NotFound, Stopping
+from .loading import Abandoned, prepare
+from .manifest import Manifest
+from .monitoring import logs
+from .registry import LoadedModel
+from .repository import Broken, Found, Look, find, look, order_of
+from .retirement import Key, Retirement
+from .share import Cores
+from .sizing import Sizing
+from .traffic import TrafficRule
+
+if TYPE_CHECKING:
+    from .server import Server
+
+log = logging.getLogger(f"{logs.NAME}.lifecycle")
+
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """One version of a model, as the repository index tells of it."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+class Lifecycle:
+    """Loads and unloads the models of one server. The constructor only stores."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._look = Look()
+        self._by_hand: dict[Key, bool] = {}  # loaded (True) or unloaded, whatever the policy says
+        self._sizings: dict[Key, Sizing] = {}  # instances that were set by hand
+        self._loading: set[Key] = set()
+        self._failed: dict[Key, str] = {}
+        self._retirement = Retirement(server.settings.shutdown_timeout_s)
+        self._changes: set[asyncio.Task[Any]] = set()
+        self._turn = asyncio.Lock()
+        self._abandon = threading.Event()
+        self._watch: asyncio.Task[None] | None = None
+        self._closed = False
+        self._gave_up = False
+
+    # Start and end.
+
+    @cached_property
+    def _cores(self) -> Cores:
+        """What the models on the CPU share."""
+        return Cores(self._server.hardware.physical_cores)
+
+    async def start(self) -> None:
+        """Load what the settings want. Raises `PackageError`, `StartupError` and others."""
+        # A server may be started again, on another event loop.
+        self._turn, self._abandon = asyncio.Lock(), threading.Event()
+        self._retirement = Retirement(self._server.settings.shutdown_timeout_s)
+        self._closed = self._gave_up = False
+        settings = self._server.settings
+        versions.check(settings.versions)
+        if settings.explicit_control:
+            self._look = await asyncio.to_thread(look, self._path)
+        else:
+            self._look = Look(tuple(await asyncio.to_thread(find, self._path)))
+            self._warn_of_names()
+            for found in self._chosen():
+                await self._load(found, live=False)
+        # What was loaded stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        if settings.watch_s:
+            self._watch = asyncio.create_task(self._keep_looking(settings.watch_s))
+
+    def abandon(self) -> None:
+        """Let a load that is going on end soon."""
+        self._abandon.set()
+
+    async def close(self) -> None:
+        """Drain every model, then free it."""
+        self._closed = True
+        self.abandon()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._changes:
+            await asyncio.wait(self._changes)
+        registry = self._server.registry
+        models = registry.models()
+        try:
+            async with asyncio.timeout(self._server.settings.shutdown_timeout_s):
+                for model in models:
+                    await model.batcher.drain()
+                await self._retirement.finish()
+        except TimeoutError:
+            self._server.out_of_time()
+        self._retirement.close()
+        registry.clear()
+        for model in models:
+            model.batcher.close()
+            if not self._gave_up:  # else a run may still be using it
+                for engine in model.engines:
+                    engine.close()
+        gc.unfreeze()
+
+    def give_up(self) -> None:
+        """Wait for nothing more: whoever has no answer yet is told that the server stops."""
+        self._gave_up = True
+        for model in self._server.registry.models():
+            model.batcher.close()
+        self._retirement.give_up()
+
+    # What can be asked for while it runs. All raise `Stopping` once it is closed.
+
+    async def load(self, name: str, version: str | None = None, *, reload: bool = False) -> None:
+        """Load a version beside live traffic; without one, those that the policy wants.
+
+        A version that is loaded and did not change on disk stays as it is, unless `reload`. Raises
+        `NotFound` where the repository has none, `InvalidRequest` where it cannot be loaded.
+        """
+        await self._change(self._load_named(name, version, reload))
+
+    async def unload(self, name: str, version: str | None = None) -> None:
+        """Take a version, or all, out of the traffic; it is drained and freed behind the scenes.
+
+        Raises `NotFound` where none is loaded.
+        """
+        await self._change(self._unload_named(name, version))
+
+    async def rescan(self) -> None:
+        """Look at the repository again: load what is new or changed, unload what is gone.
+
+        What cannot be loaded is logged and stands in the index; it raises nothing.
+        """
+        await self._change(self._follow())
+
+    async def set_default(self, name: str, version: str) -> None:
+        """Let a version answer where a request names none. Raises `NotFound`."""
+        self._server.registry.get(name, version)
+        rule = self._server.traffic.rule(name) or TrafficRule()
+        weights = {each: share for each, share in rule.weights.items() if each != version}
+        changed = msgspec.structs.replace(rule, default=version, weights=weights)
+        self._server.traffic.set_rule(name, changed)
+
+    async def resize(self, name: str, version: str | None, instances: int) -> None:
+        """Give a version that many instances. Raises `NotFound`, `InvalidRequest`."""
+        if not 1 <= instances <= _MOST_INSTANCES:
+            raise InvalidRequest(
+                f"model '{name}' cannot have {instances} instances; 1 to {_MOST_INSTANCES} are "
+                "allowed"
+            )
+        await self._change(self._resize(name, version, instances))
+
+    def index(self) -> list[ModelStatus]:
+        """Every version that is loaded, on its way in or out, or on disk; by name and version."""
+        states: dict[Key, tuple[State, str]] = {}
+        for broken in self._look.broken:
+            states[broken.name, broken.version] = ("UNAVAILABLE", broken.reason)
+        for found in self._look.found:
+            states[_key(found.manifest)] = ("UNAVAILABLE", "not loaded")
+        for key, reason in self._failed.items():
+            states[key] = ("UNAVAILABLE", reason)
+        for key in self._by_hand:
+            if key in states and not self._by_hand[key]:
+                states[key] = ("UNAVAILABLE", "unloaded")
+        for key in self._retirement.pending():
+            states[key] = ("UNLOADING", "")
+        for key in self._loading:
+            states[key] = ("LOADING", "")
+        for model in self._server.registry.models():
+            key = _key(model.manifest)
+            reason = self._failed.get(key, "")  # of loading it anew; this one stayed
+            states[key] = ("READY", reason) if model.ready else ("UNAVAILABLE", "not ready")
+        return [
+            ModelStatus(name, version, *states[name, version])
+            for name, version in sorted(states, key=lambda key: (key[0], order_of(key[1])))
+        ]
+
+    # How it is done.
+
+    @property
+    def _path(self) -> Path:
+        return self._server.root / self._server.settings.models
+
+    async def _change(self, work: Coroutine[Any, Any, None]) -> None:
+        """Make a change when its turn comes, also when nobody waits for it any more."""
+        if self._closed:
+            work.close()
+            raise Stopping("the server is shutting down", retry_after_s=1)
+
+        async def in_turn() -> None:
+            try:
+                async with self._turn:
+                    if self._closed:
+                        raise Stopping("the server is shutting down", retry_after_s=1)
+                    await work
+            finally:
+                work.close()
+
+        task = asyncio.create_task(in_turn())
+        self._changes.add(task)
+        task.add_done_callback(self._changed)
+        await asyncio.shield(task)
+
+    def _changed(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        self._server.set_accepting(self._server.accepting)  # readiness may be another now
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone; then nobody else takes it
+
+    async def _look_again(self) -> Look:
+        known = {found.path: found for found in self._look.found}
+        self._look = await background.alone(lambda: look(self._path, known), name="looking")
+        return self._look
+
+    def _chosen(self) -> list[Found]:
+        """What the policies want of what is on disk."""
+        names = dict.fromkeys(found.manifest.name for found in self._look.found)
+        policies = self._server.settings.versions
+        return [each for name in names for each in versions.choose(policies, self._look.of(name))]
+
+    def _warn_of_names(self) -> None:
+        names = {found.manifest.name for found in self._look.found}
+        for name in self._server.settings.sizing.keys() - names:
+            log.warning("there is a sizing for '%s', and no model of that name", name)
+        for name in self._server.settings.versions.keys() - names - {versions.OTHERS}:
+            log.warning("there are versions set for '%s', and no model of that name", name)
+
+    async def _load_named(self, name: str, version: str | None, reload: bool) -> None:
+        seen = await self._look_again()
+        every = seen.of(name)
+        if version is None:
+            wanted = versions.choose(self._server.settings.versions, every)
+        else:
+            wanted = [each for each in every if each.manifest.version == version]
+        if not wanted:
+            raise self._not_there(name, version, seen.broken)
+        for found in wanted:
+            key = _key(found.manifest)
+            loaded = self._server.registry.find(*key)
+            if loaded is None or reload or loaded.manifest.digest != found.manifest.digest:
+                try:
+                    await self._load(found, live=True)
+                except Stopping:
+                    raise
+                except MlserveError as error:
+                    raise InvalidRequest(
+                        f"load failed for model '{name}': version {key[1]} is at UNAVAILABLE "
+                        f"state: {error.message}",
+                        hint=error.hint,
+                    ) from error
+            self._by_hand[key] = True
+
+    def _not_there(
+        self, name: str, version: str | None, broken: tuple[Broken, ...]
+    ) -> MlserveError:
+        for each in broken:
+            if each.name == name and version in (None, each.version):
+                return InvalidRequest(
+                    f"load failed for model '{name}': version {each.version} is at UNAVAILABLE "
+                    f"state: {each.reason}"
+                )
+        which = "" if version is None else f" version {version}"
+        return NotFound(
+            f"failed to load '{name}'{which}, failed to poll from model repository",
+            hint=f"no package in '{self._path}' has that name",
+        )
+
+    async def _unload_named(self, name: str, version: str | None) -> None:
+        registry = self._server.registry
+        registry.get(name, version)
+        for each in registry.versions(name) if version is None else [version]:
+            self._by_hand[name, each] = False
+            self._retirement.add(registry.remove(name, each))
+            log.info("%s %s takes no more requests", name, each)
+        self._server.traffic.refresh(name)
+
+    async def _follow(self) -> None:
+        before = {each.path: each.reason for each in self._look.broken}
+        seen = await self._look_again()
+        for broken in seen.broken:
+            if before.get(broken.path) != broken.reason:
+                log.warning("'%s' is not served: %s", broken.path, broken.reason)
+        if not seen.found:
+            log.warning("no package can be seen in '%s': what is loaded stays", self._path)
+            return
+        registry = self._server.registry
+        wanted = {_key(found.manifest): found for found in self._wanted()}
+        for key, found in wanted.items():
+            loaded = registry.find(*key)
+            if loaded is not None and loaded.manifest.digest == found.manifest.digest:
+                continue
+            try:
+                await self._load(found, live=True)
+            except MlserveError as error:
+                log.warning("%s %s cannot be loaded: %s", *key, error.message)
+        unread = {(each.name, each.version) for each in seen.broken}
+        for model in registry.models():
+            key = _key(model.manifest)
+            if key not in wanted and key not in unread:
+                self._retirement.add(registry.remove(*key))
+                self._server.traffic.refresh(key[0])
+                log.info("%s %s takes no more requests: it is not wanted any more", *key)
+
+    def _wanted(self) -> list[Found]:
+        """What should be loaded: by the policies, by hand, or because a rule names it."""
+        chosen = [] if self._server.settings.explicit_control else self._chosen()
+        automatic = {_key(found.manifest) for found in chosen}
+        automatic |= {
+            key
+            for key in (_key(found.manifest) for found in self._look.found)
+            if (rule := self._server.traffic.rule(key[0])) is not None and key[1] in rule.versions()
+        }
+        return [
+            found
+            for found in self._look.found
+            if self._by_hand.get(_key(found.manifest), _key(found.manifest) in automatic)
+        ]
+
+    async def _keep_looking(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self.rescan()
+
+    async def _resize(self, name: str, version: str | None, instances: int) -> None:
+        model = self._server.registry.get(name, version)
+        if model.sizing.instances == instances:
+            return
+        key = _key(model.manifest)
+        chosen = msgspec.structs.replace(
+            model.sizing,
+            instances=instances,
+            inline=model.sizing.inline and instances == 1,
+            reasons={**model.sizing.reasons, "instances": "set by hand"},
+        )
+        before = self._sizings.get(key)
+        self._sizings[key] = chosen
+        try:
+            await self._load(Found(model.path, model.manifest), live=True)
+        except BaseException:
+            del self._sizings[key]
+            if before is not None:
+                self._sizings[key] = before
+            raise
+
+    async def _load(self, found: Found, *, live: bool) -> None:
+        """Load, warm up, prove, swap in. Raises what `prepare` raises; then nothing changed."""
+        key = _key(found.manifest)
+        began = time.perf_counter()
+        self._loading.add(key)
+        try:
+            wanted = self._sizing(key, live)
+            hardware = await asyncio.to_thread(lambda: self._server.hardware)
+            prepared = await background.alone(
+                lambda: prepare(found, wanted, hardware, abandon=self._abandon, live=live)
+            )
+        except Abandoned:
+            raise Stopping("the server is shutting down", retry_after_s=1) from None
+        except MlserveError as error:
+            self._failed[key] = error.message
+            raise
+        finally:
+            self._loading.discard(key)
+        self._failed.pop(key, None)
+        model = assemble(
+            found,
+            prepared,
+            settings=self._server.settings,
+            metrics=self._server.metrics.model(*key),
+            cores=self._cores,
+        )
+        replaced = self._server.registry.add(model)
+        self._server.traffic.refresh(key[0])
+        if replaced is not None:
+            self._retirement.add(replaced)
+        seconds = time.perf_counter() - began
+        model.metrics.loaded(seconds)
+        _tell(model, seconds)
+
+    def _sizing(self, key: Key, live: bool) -> Sizing | None:
+        """How it is to be run; None where that has to be measured."""
+        known = self._sizings.get(key) or self._server.settings.sizing.get(key[0])
+        if known is not None or not live:
+            return known
+        # Beside live traffic a measurement says little: what is right for its siblings will do.
+        siblings = self._server.registry.versions(key[0])
+        return self._server.registry.get(key[0], siblings[-1]).sizing if siblings else None
+
+
+_MOST_INSTANCES = 256
+
+
+def _key(manifest: Manifest) -> Key:
+    return manifest.name, manifest.version
+
+
+def _tell(model: LoadedModel, seconds: float) -> None:
+    manifest, chosen = model.manifest, model.sizing
+    log.info(
+        "%s %s (%s) is ready after %.2f s: %d × %d threads, batches of up to %d%s",
+        manifest.name,
+        manifest.version,
+        manifest.variant,
+        seconds,
+        chosen.instances,
+        chosen.threads,
+        model.batcher.max_batch,
+        ", on the event loop" if chosen.inline else "",
+    )

@@ -1,0 +1,83 @@
+"""Would a prediction succeed? A model that failed since the last question has to show it.
+
+An engine can break while the server runs: a device that is lost, memory that is gone. Whoever asks
+whether the server is ready then makes the model answer one of its golden rows. Nothing runs by
+itself, and as long as no engine fails the question costs a comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from . import golden
+from .errors import DeadlineExceeded, NotFound, Overloaded, PackageError, Stopping
+from .manifest import SERVE
+from .tensors import Tensors
+
+if TYPE_CHECKING:
+    from .registry import LoadedModel
+    from .server import Server
+
+PATIENCE_S = 1.0
+"""Kubernetes gives a probe one second by default; a model that is only busy keeps its verdict."""
+
+
+class Readiness:
+    """What is known of the models of one server. It lives on the event loop."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._seen: dict[tuple[str, str], tuple[int, bool]] = {}  # failures, does it work
+        self._rows: dict[str, Tensors] = {}  # by digest, of the models that failed
+
+    async def server(self) -> bool:
+        """Whether every model would answer, and the server is not stopping."""
+        if not self._server.ready():
+            return False
+        return all([await self._works(model) for model in self._server.registry.models()])
+
+    async def model(self, name: str, version: str | None) -> bool:
+        """Whether one model would; one that is unknown would not."""
+        registry = self._server.registry
+        if not (self._server.accepting and registry.ready(name, version)):
+            return False
+        try:
+            return await self._works(registry.get(name, version))
+        except NotFound:
+            return False
+
+    async def _works(self, model: LoadedModel) -> bool:
+        key = (model.manifest.name, model.manifest.version)
+        failures = model.metrics.rejections.get("engine", 0)
+        before, worked = self._seen.get(key, (0, True))
+        if worked and failures == before:
+            return True
+        works = await self._answers(model, worked)
+        self._seen[key] = (failures, works)
+        return works
+
+    async def _answers(self, model: LoadedModel, worked: bool) -> bool:
+        """Let it answer its first golden rows. A model that is only busy is what it was before."""
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            row = await self._row(model)
+            await self._server.dataplane.infer(model, row, deadline=deadline, priority=1)
+        except (Overloaded, DeadlineExceeded, PackageError):
+            return worked
+        except Stopping:
+            return False
+        except Exception:  # whatever an engine may raise: a client would get a 500
+            return False
+        return True
+
+    async def _row(self, model: LoadedModel) -> Tensors:
+        digest = model.manifest.digest
+        if digest not in self._rows:
+            count = model.manifest.fixed_batch or 1
+            inputs = (await asyncio.to_thread(golden.read, model.path / SERVE)).inputs
+            self._rows[digest] = {
+                name: array[:count] if array.ndim else array for name, array in inputs.items()
+            }
+        return self._rows[digest]

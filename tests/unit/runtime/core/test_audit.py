@@ -1,0 +1,76 @@
+"""The audit log is only appended to, and a crash costs at most the line that it cut short."""
+
+import json
+import logging
+import stat
+
+import pytest
+
+from mlserve_cli.runtime.audit import AuditLog, Entry, now
+
+
+def entry(**fields):
+    facts = {"time": now(), "who": "ci", "action": "promote", "model": "iris", "outcome": "done"}
+    return Entry(**(facts | fields))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "audit.jsonl"
+
+
+def test_each_entry_is_one_line_with_who_what_and_when(path):
+    log = AuditLog(path)
+
+    assert log.append(entry(version="2", before={"rule": None}, after={"rule": {"default": "2"}}))
+    assert log.append(entry(action="rollback"))
+
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["promote", "rollback"]
+    assert lines[0]["after"] == {"rule": {"default": "2"}}
+    assert lines[0]["who"] == "ci"
+    assert lines[0]["time"].endswith("Z")
+    assert log.entries(1) == lines[1:]
+
+
+def test_only_its_owner_may_read_the_file(path):
+    AuditLog(path).append(entry())
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_half_a_line_that_a_crash_left_does_not_swallow_the_next(path):
+    log = AuditLog(path)
+    log.append(entry(action="load"))
+    with path.open("ab") as file:
+        file.write(b'{"time": "2026-')
+
+    log.append(entry(action="unload"))
+
+    assert [found["action"] for found in log.entries(10)] == ["load", "unload"]
+
+
+def test_a_text_with_a_line_break_stays_one_entry(path):
+    log = AuditLog(path)
+    log.append(entry(model="a\nb"))
+
+    assert len(path.read_text().splitlines()) == 1
+    assert log.entries(5)[0]["model"] == "a\nb"
+
+
+def test_a_folder_that_takes_no_writes_is_told_and_raises_nothing(tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+
+    with caplog.at_level(logging.WARNING):
+        assert not AuditLog(blocked / "audit.jsonl").append(entry())
+
+    assert "cannot be written" in caplog.text
+
+
+def test_without_a_path_it_goes_to_the_log_alone(caplog):
+    with caplog.at_level(logging.INFO, logger="mlserve.audit"):
+        assert not AuditLog(None).append(entry(who="anna", version="2"))
+
+    assert "anna: promote iris 2: done" in caplog.text
+    assert AuditLog(None).entries(5) == []

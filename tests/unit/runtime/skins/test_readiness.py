@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlserve_cli.runtime.errors import DeadlineExceeded, InferenceFailed, Overloaded, Stopping
+
+
+def fail_once(model: Any) -> None:
+    model.metrics.answered("oip-rest", 500, 0.1, InferenceFailed("the device is lost"))
+
+
+def test_while_no_engine_fails_no_model_is_bothered(client: Any, load: Any, server: Any) -> None:
+    load()
+    for path in ("/readyz", "/v2/health/ready", "/v2/models/dbl/ready"):
+        assert client.get(path).status_code == 200
+    assert server.dataplane.given == []
+
+
+def test_a_model_whose_engine_broke_is_not_ready_until_it_answers_again(
+    client: Any, load: Any, server: Any
+) -> None:
+    fail_once(load())
+    server.dataplane.error = InferenceFailed("the device is lost")
+    for _ in range(2):
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/v2/health/ready").json()["ready"] is False
+        assert client.get("/v2/models/dbl/ready").status_code == 400
+    assert client.get("/livez").status_code == 200
+    server.dataplane.error = None
+    for _ in range(2):
+        assert client.get("/readyz").status_code == 200
+        assert client.get("/v2/models/dbl/ready").status_code == 200
+
+
+def test_one_poisoned_request_does_not_make_a_model_unready(
+    client: Any, load: Any, server: Any
+) -> None:
+    fail_once(load())
+    assert client.get("/readyz").status_code == 200
+    assert len(server.dataplane.given) == 1
+    assert server.dataplane.given[0]["x"].tolist() == [[1, 2, 3]]  # its golden row
+    assert client.get("/readyz").status_code == 200
+    assert len(server.dataplane.given) == 1  # nothing failed since
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Overloaded("full"), 200),
+        (DeadlineExceeded("late"), 200),
+        (Stopping("stopping"), 503),
+        (RuntimeError("a bug of the engine"), 503),
+    ],
+)
+def test_a_model_that_is_only_busy_stays_ready(
+    client: Any, load: Any, server: Any, error: Exception, status: int
+) -> None:
+    fail_once(load())
+    server.dataplane.error = error
+    assert client.get("/readyz").status_code == status
