@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from mlserve_cli.errors import DataError, DefinitionError, MissingExtra
-from mlserve_cli.export import conversion, estimator, onnx_file, processing, rows, torch_module
+from mlserve_cli.export import (
+    conversion,
+    estimator,
+    onnx_file,
+    processing,
+    ready_file,
+    rows,
+    torch_module,
+)
+from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.origin import Origin
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.draft import Draft, check_target, create
@@ -46,29 +56,33 @@ def export(
     calibration: str | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    engine: str | None = None,
+    device: str = "cpu",
 ) -> Package:
-    """Make a package of a model definition (`.py`) or of a ready model (`.onnx`) at `target`.
+    """Make a package of a model definition (`.py`) or a ready model (`.onnx`, `.pt2`) at `target`.
 
     `name` and `version` win over the definition's NAME and VERSION. `calibration` names real rows
     (a folder, `.npz`, `.csv`, `.jsonl` or `file.py:function`), in place of the definition's own.
+    `engine` is what will run it: a name of `engines.ENGINES`, "torch-aoti" (compiled for `device`,
+    "cpu" or "cuda"), or the user's own class, which takes a ready file of any kind.
     How far the package agrees with its source is kept as evidence of the kind "export".
 
     Raises `DefinitionError`, `StepError`, `DataError`, `MissingExtra`, `EngineError` or
     `PackageError`; then nothing is left at `target`.
     """
     progress = progress or Silent()
-    path = recognize(source)
+    goal = Goal.named(engine, device)
+    path = recognize(source, own_engine=goal.own)
     check_target(target, overwrite=overwrite)
     for given, what in ((name, "model name"), (version, "version")):
         if given is not None:
             check_name(given, what)
     with create(target, overwrite=overwrite) as draft:
-        model = draft.serve / "model.onnx"
         definition: Definition | None = None
-        if path.suffix == ".onnx":
-            origin = onnx_file.write(path, model, progress)
+        if path.suffix == ".py":
+            definition, origin = _write(path, draft.serve, goal, progress)
         else:
-            definition, origin = _write(path, model, progress)
+            origin = _ready(path, draft.serve, goal, progress)
         sealed = _complete(
             draft,
             _manifest(path, definition, origin, name, version),
@@ -81,10 +95,13 @@ def export(
     return Package(target, sealed)
 
 
-def recognize(source: str) -> Path:
+def recognize(source: str, *, own_engine: bool = False) -> Path:
     """The file that `source` names. Raises `DefinitionError` for what cannot be exported."""
     path = Path(source)
-    allowed = "a model definition (.py) or an ONNX file (.onnx) can be exported"
+    allowed = (
+        "a model definition (.py), an ONNX file (.onnx) or a torch.export program (.pt2) can be "
+        "exported; with --engine package.module:Class any file"
+    )
     if path.is_dir():
         inside = path / "model.py"
         hint = f"mlserve export {inside}" if inside.is_file() else allowed
@@ -93,7 +110,7 @@ def recognize(source: str) -> Path:
         raise DefinitionError(
             f"'{source}' does not exist.", hint="'mlserve init DIR' writes a model definition"
         )
-    if path.suffix not in (".py", ".onnx"):
+    if path.suffix not in (".py", ".onnx", ".pt2") and not own_engine:
         suffix = path.suffix or "no suffix"
         raise DefinitionError(f"'{source}' cannot be exported: it is {suffix}.", hint=allowed)
     return path
@@ -105,7 +122,16 @@ def valid_name(text: str) -> str:
     return cleaned[:128].rstrip("-") or "model"
 
 
-def _write(path: Path, target: Path, progress: Progress) -> tuple[Definition, Origin]:
+def _ready(file: Path, folder: Path, goal: Goal, progress: Progress) -> Origin:
+    """A model that somebody else wrote: ONNX, or a file that its engine takes as it is."""
+    if file.suffix == ".pt2" or (goal.own and file.suffix != ".onnx"):
+        return ready_file.write(file, folder, goal, progress)
+    goal.check_onnx("an ONNX file")
+    origin = onnx_file.write(file, folder / goal.file, progress)
+    return dataclasses.replace(origin, engine=goal.engine)
+
+
+def _write(path: Path, folder: Path, goal: Goal, progress: Progress) -> tuple[Definition, Origin]:
     """Import the definition and export what its model() returns, whatever kind it is of."""
     progress.stage("loading the model")
     with _naming_extras():
@@ -113,17 +139,19 @@ def _write(path: Path, target: Path, progress: Progress) -> tuple[Definition, Or
         model = definition.function("model")()
     kinds = {f"{each.__module__}.{each.__qualname__}" for each in type(model).__mro__}
     if "torch.nn.modules.module.Module" in kinds:
-        return definition, torch_module.write(definition, model, target, progress)
+        return definition, torch_module.write(definition, model, folder, progress, goal)
     if conversion.is_estimator(model):
-        return definition, estimator.write(definition, model, target, progress)
+        goal.check_onnx("a scikit-learn estimator")
+        origin = estimator.write(definition, model, folder / goal.file, progress)
+        return definition, dataclasses.replace(origin, engine=goal.engine)
     if isinstance(model, (str, Path)):
         file = definition.path.parent / model
         if not file.is_file():
             raise DefinitionError(
                 f"model() of '{definition.path}' returns '{model}', which is no file.",
-                hint="return the path of an .onnx file, relative to the definition",
+                hint="return the path of an .onnx or .pt2 file, relative to the definition",
             )
-        return definition, onnx_file.write(file, target, progress)
+        return definition, _ready(file, folder, goal, progress)
     raise DefinitionError(
         f"model() of '{definition.path}' returns {type(model).__name__}.",
         hint="return a torch.nn.Module, a fitted scikit-learn estimator, or an ONNX file's path",
@@ -180,6 +208,8 @@ def _manifest(
         variant=origin.variant,
         description=str(value("DESCRIPTION", "")),
         licence=None if licence is None else str(licence),
+        engine=origin.engine,
+        model=origin.model,
         inputs=(),
         outputs=(),
         processing=definition.processing if definition else Processing(),

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """A model that was written as ONNX and compared with its source.
+    """A model that was written for its engine and compared with its source.
 
-    kind: "torch", "scikit-learn" or "onnx". variant: what it computes in.
+    kind: "torch", "scikit-learn", "onnx", or a ready file's suffix. variant: what it computes in.
     parameters, libraries: for the lineage.
-    parity: how far it agrees with its source; None for a ready ONNX file, which is the source.
+    parity: how far it agrees with its source; None for a ready file, which is the source.
     sample: a few real rows by input name; None where there are none yet.
     labels, output: what could be told from the model itself.
     module: the torch module, for `source/`.
+    engine, model: what the manifest says of them.
     """
 
     kind: str
@@ -35,3 +36,5 @@ class Origin:
     labels: tuple[str, ...] = ()
     output: ClassesOutput | ValuesOutput | None = None
     module: torch.nn.Module | None = None
+    engine: str = "onnxruntime"
+    model: str = "model.onnx"

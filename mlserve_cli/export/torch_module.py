@@ -1,32 +1,43 @@
-"""A torch module → ONNX, compared with the module itself."""
+"""A torch module → ONNX or a `.pt2` file, compared with the module itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import DefinitionError, needs_extra
 from mlserve_cli.export import rows
+from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.origin import Origin
-from mlserve_cli.graph import from_torch, parity
+from mlserve_cli.graph import from_torch, parity, program
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.runtime import engines
+from mlserve_cli.runtime.engines import EngineOptions
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.training.inputs import input_names
 
 if TYPE_CHECKING:
     import torch
 
+ONNX = Goal()
+
 _HALF_TOLERANCE = 2e-2
 """Half precision keeps 8 to 11 bits, and each side rounds in its own order."""
 
 
 def write(
-    definition: Definition, module: torch.nn.Module, target: Path, progress: Progress
+    definition: Definition,
+    module: torch.nn.Module,
+    folder: Path,
+    progress: Progress,
+    goal: Goal = ONNX,
 ) -> Origin:
-    """Write `target` and compare it with the module. Raises `StepError` where they differ."""
+    """Write the model into `folder` and compare it with the module.
+
+    Raises `StepError` where they differ.
+    """
     with needs_extra("torch", "export PyTorch models"):
         import onnxscript  # noqa: F401
         import safetensors  # noqa: F401
@@ -38,7 +49,16 @@ def write(
     found = from_torch.run(module, sample)
     outputs = _output_names(definition, tuple(found))
     dynamic = _dynamic(definition, names)
-    from_torch.write_onnx(module, sample, target, outputs=outputs, dynamic=dynamic)
+    target = folder / goal.file
+    if goal.compiled:
+        progress.stage("compiling the model")
+        program.compile(
+            module, sample, target, outputs=outputs, dynamic=dynamic, device=goal.device
+        )
+    elif goal.torch:
+        program.write(module, sample, target, outputs=outputs, dynamic=dynamic)
+    else:
+        from_torch.write_onnx(module, sample, target, outputs=outputs, dynamic=dynamic)
 
     def source(batch: Tensors) -> Tensors:
         return dict(zip(outputs, from_torch.run(module, batch).values(), strict=True))
@@ -49,7 +69,7 @@ def write(
         (part for parts in ([sample], rows.calibration(definition, names)) for part in parts),
         parity.LIMIT_ROWS,
     )
-    engine = engines.load("onnxruntime", target)
+    engine = engines.load(goal.engine, target, EngineOptions(device=goal.device))
     try:
         tolerance = _HALF_TOLERANCE if half else parity.TOLERANCE
         compared = parity.compare(source, engine, real, tolerance=tolerance)
@@ -61,13 +81,28 @@ def write(
     parity.check(compared)
     return Origin(
         kind="torch",
-        variant="fp16" if half else "fp32",
-        parameters={"source": "torch", "opset": from_torch.OPSET},
-        libraries=("torch", "onnx", "onnxscript"),
+        variant=_variant("fp16" if half else "fp32", goal),
+        parameters={"source": "torch", **_written(goal)},
+        libraries=("torch",) if goal.torch else ("torch", "onnx", "onnxscript"),
         parity=compared,
         sample=sample,
         module=module,
+        engine=goal.engine,
+        model=goal.file,
     )
+
+
+def _variant(precision: str, goal: Goal) -> str:
+    """ONNX is what a variant is called by its precision alone."""
+    kind = "aoti" if goal.compiled else "torch"
+    return f"{precision}-{kind}" if goal.torch else precision
+
+
+def _written(goal: Goal) -> dict[str, Any]:
+    """What the lineage says of the file."""
+    if goal.compiled:
+        return {"format": "aoti", "device": goal.device}
+    return {"format": "pt2"} if goal.torch else {"opset": from_torch.OPSET}
 
 
 def _output_names(definition: Definition, found: tuple[str, ...]) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def write_onnx(
         import onnxscript  # noqa: F401  (the exporter needs it, and says so late)
         import torch
     module.eval()
-    sample = _at_least_two(sample)
+    sample = at_least_two(sample)
     names = tuple(sample)
     found = tuple(run(module, sample))
     outputs = tuple(outputs) if outputs is not None else found
@@ -61,24 +61,24 @@ def write_onnx(
         )
     tensors = {name: torch.from_numpy(np.ascontiguousarray(sample[name])) for name in names}
     shapes = {name: {0: BATCH, **(dynamic or {}).get(name, {})} for name in names}
-    keywords = _keywords(module, names)
+    by_name = keywords(module, names)
     try:
         with quiet():
             program = torch.onnx.export(
                 module,
-                () if keywords else tuple(tensors.values()),
+                () if by_name else tuple(tensors.values()),
                 None,
-                kwargs=tensors if keywords else None,
+                kwargs=tensors if by_name else None,
                 input_names=names,
                 output_names=outputs,
-                dynamic_shapes=shapes if keywords else tuple(shapes.values()),
+                dynamic_shapes=shapes if by_name else tuple(shapes.values()),
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
     except Exception as error:
-        raise _translated(error) from error
+        raise translated(error) from error
     if program is None:
         raise StepError("the model cannot be traced.")
     model = program.model_proto
@@ -96,10 +96,10 @@ def run(module: torch.nn.Module, tensors: Tensors) -> Tensors:
 
     given = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
     module.eval()
-    keywords = _keywords(module, tuple(given))
+    by_name = keywords(module, tuple(given))
     try:
         with torch.inference_mode():
-            answer = module(**given) if keywords else module(*given.values())
+            answer = module(**given) if by_name else module(*given.values())
     except Exception as error:
         shapes = ", ".join(
             f"{name} {array.dtype} {tuple(array.shape)}" for name, array in tensors.items()
@@ -140,7 +140,7 @@ def quiet() -> Iterator[None]:
 _TALKATIVE = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
 
 
-def _keywords(module: torch.nn.Module, names: tuple[str, ...]) -> bool:
+def keywords(module: torch.nn.Module, names: tuple[str, ...]) -> bool:
     """Whether forward takes the inputs by name; else it takes them in their order."""
     parameters = inspect.signature(module.forward).parameters
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
@@ -168,10 +168,11 @@ def _check_batch(graph: onnx.GraphProto) -> None:
     for value in graph.input:
         first = value.type.tensor_type.shape.dim[:1]
         if first and first[0].HasField("dim_value"):
-            raise _baked(str(first[0].dim_value), value.name, 0)
+            raise baked(str(first[0].dim_value), value.name, 0)
 
 
-def _baked(size: str, name: str, axis: int) -> StepError:
+def baked(size: str, name: str, axis: int) -> StepError:
+    """What is said of a size that the model does not take from its input."""
     if axis:
         return StepError(
             f"size {size} of dimension {axis} of '{name}' was baked into the model, "
@@ -194,14 +195,14 @@ def _named_outputs(answer: Any) -> list[tuple[str, Any]]:
     return [("output", answer)]
 
 
-def _at_least_two(sample: Tensors) -> Tensors:
+def at_least_two(sample: Tensors) -> Tensors:
     """Two rows or more: torch takes a size of 1 for a constant."""
     if rows(sample) > 1:
         return sample
     return {name: np.concatenate([array, array]) for name, array in sample.items()}
 
 
-def _translated(error: BaseException) -> StepError:
+def translated(error: BaseException) -> StepError:
     """One sentence of the exporter's pages: the operator, or the line of the user's code."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
@@ -213,7 +214,7 @@ def _translated(error: BaseException) -> StepError:
         r"static shape of (\d+) for dimension inputs\['([^']+)'\]\.shape\[(\d+)\]", text
     )
     if static:
-        return _baked(static[1], static[2], int(static[3]))
+        return baked(static[1], static[2], int(static[3]))
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text) or (
         re.search(
             r"No (?:decompositions|ONNX function) (?:registered|found) for .*?'([\w.:]+)'", text

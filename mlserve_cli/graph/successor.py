@@ -1,15 +1,17 @@
-"""A package's network, changed and written to ONNX again under the names of its signature."""
+"""A package's network, changed and written as its parent was, under the same signature."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import StepError
-from mlserve_cli.graph import from_torch, parity
+from mlserve_cli.graph import from_torch, parity, program
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime import engines, golden
+from mlserve_cli.runtime.engines import archive
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.tensors import Tensors
 
@@ -29,7 +31,13 @@ def write(module: torch.nn.Module, parent: Package, target: Path) -> None:
         }
         for spec in manifest.inputs
     }
-    from_torch.write_onnx(
+    write: Any = from_torch.write_onnx
+    if target.suffix == ".pt2":  # of the engine torch: as its parent was, compiled or not
+        compiled = archive.read(parent.model).compiled
+        write = (
+            program.write if compiled is None else partial(program.compile, device=compiled.device)
+        )
+    write(
         module,
         golden.read(parent.serve).inputs,
         target,

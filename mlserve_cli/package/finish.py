@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
-from mlserve_cli.package import golden, invariance, statistics
+from mlserve_cli.package import golden, invariance, padding, statistics
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.runtime import engines
 from mlserve_cli.runtime.engines import Engine
@@ -53,6 +53,9 @@ def finish(draft: Draft, manifest: Manifest, sample: Iterable[Tensors]) -> Manif
                 inputs=engine.inputs,
                 outputs=engine.outputs,
                 batch=proof,
+                padding=padding.prove(engine, chosen, tolerance=manifest.tolerance)
+                if proof.invariant
+                else None,
             )
         )
     finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlserve_cli.errors import MlserveError, first_line
-from mlserve_cli.package import invariance
+from mlserve_cli.package import invariance, padding
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.tensors import rows
@@ -65,6 +65,16 @@ def verify(path: Path) -> Iterator[Check]:
             )
         else:
             yield Check("batch-invariance", True, f"served one by one: {manifest.batch.reason}")
+        if manifest.padding is not None and manifest.padding.harmless:
+            padded = padding.prove(engine, proof.inputs, tolerance=manifest.padding.tolerance)
+            harmless = padded is not None and padded.harmless
+            yield Check(
+                "padding",
+                harmless,
+                f"harmless up to {manifest.padding.largest}"
+                if harmless or padded is None
+                else str(padded.reason),
+            )
     except MlserveError as error:
         yield Check("golden predictions", False, _said(error))
     except Exception as error:  # an engine raises its library's own errors
