@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A model definition (.py) or an ONNX file.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A model definition (.py), or an .onnx or .pt2 file."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PKG", help="Where the package goes.")
@@ -33,6 +36,17 @@ def command(
             help="Real rows to prove it with: a folder, .npz, .csv, .jsonl or file.py:function.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="What will run it: onnxruntime (the default), openvino, torch, torch-aoti "
+            "(compiled for this machine), or your own package.module:Class.",
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="What torch-aoti compiles for: cpu or cuda.")
+    ] = "cpu",
     force: Annotated[
         bool, typer.Option("--force", help="Replace a package that is there already.")
     ] = False,
@@ -50,6 +64,8 @@ def command(
             calibration=calibration,
             progress=progress,
             overwrite=force,
+            engine=engine,
+            device=device,
         )
     facts = package.evidence("export")[-1]
     if as_json:

@@ -9,7 +9,9 @@ import typer
 
 from mlserve_cli.cli import (
     bench,
+    canary,
     console,
+    deploy,
     distill,
     doctor,
     emit,
@@ -18,12 +20,17 @@ from mlserve_cli.cli import (
     init,
     inspect,
     interruption,
+    keys,
     predict,
+    promote,
     prune,
     quantize,
+    rollback,
+    status,
     up,
     verify,
 )
+from mlserve_cli.cli.settings_flags import SettingsCommand
 from mlserve_cli.errors import Exit, MlserveError, exit_code
 
 app = typer.Typer(
@@ -75,9 +82,15 @@ for name, command in (
     ("bench", bench.command),
     ("emit", emit.command),
     ("up", up.command),
+    ("status", status.command),
+    ("deploy", deploy.command),
+    ("canary", canary.command),
+    ("promote", promote.command),
+    ("rollback", rollback.command),
     ("predict", predict.command),
 ):
-    app.command(name)(command)
+    app.command(name, cls=SettingsCommand if command is up.command else None)(command)
+app.add_typer(keys.app)
 
 
 def run() -> None:

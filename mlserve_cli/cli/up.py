@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -23,30 +24,36 @@ def command(
             help="An ONNX file, a package, a folder of packages, or a server folder.",
         ),
     ],
-    host: Annotated[
-        str | None,
-        typer.Option("--host", help="The address to listen at; 0.0.0.0 is every one."),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option("--port", min=0, max=65535, help="The port; 0 takes any that is free."),
-    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say how each model runs, and why.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document once the server is ready.")
     ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print every setting and where its value comes from; then end."
+        ),
+    ] = False,
 ) -> None:
-    """Serve a model now, and say where. Ctrl-C or SIGTERM ends the work in flight, then exits."""
+    """Serve a model now, and say where. Ctrl-C or SIGTERM ends the work in flight, then exits.
+
+    Every setting of a server is a flag, too: 'mlserve up --help' lists them all.
+    """
+    from mlserve_cli.cli.settings_flags import given
     from mlserve_cli.pipeline import serving
 
     kind = serving.recognize(source)
-    flags = serving.environment(host=host, port=port)
+    flags = given(context)
+    if print_config:
+        found = serving.configuration(source if kind == "server" else None, flags)
+        sys.stdout.write(found.to_toml())
+        return
     if kind == "server":
         if as_json or verbose:
             raise typer.BadParameter("a server folder prints what its own server.py prints.")
-        _become(source, flags)
+        _become(source, serving.environment(flags))
     if kind == "onnx":
         with console.progress() as progress:
             package = serving.packaged(source, progress=progress)
@@ -57,7 +64,7 @@ def command(
         source = package.path
     server = serving.server(source, flags)
     from mlserve_cli.runtime.app import build_app
-    from mlserve_cli.runtime.server import serve
+    from mlserve_cli.runtime.serving import serve
 
     def announce(url: str) -> None:
         _announce(server, url, verbose=verbose, as_json=as_json)

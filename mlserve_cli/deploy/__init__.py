@@ -1,0 +1,1 @@
+"""Bring packages to a running server, and shift its traffic, through its admin API."""
