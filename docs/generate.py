@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTICE = "<!-- Written by docs/generate.py. Change the source, then run scripts/lint. -->\n"
@@ -23,7 +25,7 @@ def commands() -> str:
         "stderr. Exit status: 0 done, 1 refused (with a `hint:`), 2 usage, 3 the server could "
         "not start, 130 interrupted. `mlserve --debug COMMAND` shows the traceback of an error.\n"
     )
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    for name, command in _flat(root.commands):  # type: ignore[attr-defined]
         lines.append(f"## mlserve {name}\n")
         lines.append(inspect.cleandoc(command.help or "") + "\n")
         rows = [_row(parameter) for parameter in command.params if not parameter.hidden]
@@ -31,6 +33,16 @@ def commands() -> str:
         lines.extend(rows)
         lines.append("")
     return "\n".join(lines)
+
+
+def _flat(commands: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its whole name; those of a group one by one."""
+    for name, command in commands.items():
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield before + name, command
+        else:
+            yield from _flat(inner, f"{before}{name} ")
 
 
 def settings() -> str:

@@ -28,6 +28,8 @@ _ALWAYS = {
     "prometheus-client": "/metrics",
 }
 
+_FOR_GRPC = ("grpcio", "protobuf")
+
 
 def pinned(manifests: Sequence[Manifest]) -> str:
     """The text of requirements.txt for a server of these models.
@@ -54,6 +56,9 @@ def pinned(manifests: Sequence[Manifest]) -> str:
     indirect = sorted(_closure([*direct, *theirs]) - {*direct, *theirs})
     if indirect:
         lines += ["", "# What those need in turn.", *map(_pin, indirect)]
+    if all(_installed(name) is not None for name in _FOR_GRPC):
+        pins = [f"# {_pin(name)}" for name in _FOR_GRPC]
+        lines += ["", "# For gRPC, a grpc_port in server.toml, take these as well:", *pins]
     return "\n".join(lines) + "\n"
 
 
@@ -72,6 +77,8 @@ def _for_model(manifest: Manifest) -> dict[str, str]:
         needed["tokenizers"] = "text to token ids"
     if manifest.engine == "openvino":
         needed["onnxruntime-ep-openvino"] = "OpenVINO inside ONNX Runtime"
+    if manifest.engine == "torch":
+        needed["torch"] = "runs PyTorch models; its CPU build stands on an index of its own"
     for name, purpose in needed.items():
         if _installed(name) is None:
             raise MissingExtra(

@@ -51,7 +51,7 @@ class Machine:
 _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "torch",
-        "export, prune and distill PyTorch models",
+        "export, prune, distill and serve PyTorch models",
         ("torch", "onnxscript", "safetensors", "torch_pruning"),
     ),
     ("sklearn", "export scikit-learn estimators and pipelines", ("sklearn", "skl2onnx")),
@@ -62,6 +62,8 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "run models in bf16 or int8 through OpenVINO, often several times as fast on Intel CPUs",
         ("onnxruntime_ep_openvino",),
     ),
+    ("grpc", "answer gRPC: Open Inference Protocol and TensorFlow Serving", ("grpc",)),
+    ("otel", "send spans of requests to a collector", ("opentelemetry.sdk",)),
 )
 
 
@@ -89,7 +91,10 @@ def extras() -> tuple[Extra, ...]:
 
 
 def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
 
 
 def _version(distribution: str) -> str:
@@ -113,7 +118,8 @@ def engines(found: Hardware) -> tuple[Finding, ...]:
     else:
         engines.append(Finding("openvino", False, "not installed"))
     if _installed("torch"):
-        engines.append(Finding("torch", True, f"{_version('torch')}, for training and export"))
+        detail = f"{_version('torch')}, for training, for export, and as an engine of its own"
+        engines.append(Finding("torch", True, detail))
     if found.gpus:
         cuda = "CUDAExecutionProvider" in providers
         names = ", ".join(gpu.name for gpu in found.gpus)

@@ -24,6 +24,7 @@ from mlserve_cli.runtime.manifest import MANIFEST, SCHEMA
 if TYPE_CHECKING:
     import onnx
 
+    from mlserve_cli.runtime.configuration import Configuration
     from mlserve_cli.runtime.server import Server
 
 Kind = Literal["onnx", "package", "repository", "server"]
@@ -201,20 +202,46 @@ def content_key(file: Path) -> str:
     return total.hexdigest()
 
 
-def environment(*, host: str | None, port: int | None) -> dict[str, str]:
-    """The flags of `up` as the environment variables that a server reads."""
-    flags = {"MLSERVE_HOST": host, "MLSERVE_PORT": port}
-    return {name: str(value) for name, value in flags.items() if value is not None}
+def environment(flags: Mapping[str, str]) -> dict[str, str]:
+    """The flags of `up` as the environment variables that a server folder reads."""
+    return {f"MLSERVE_{name.upper()}": _placed(name, text) for name, text in flags.items()}
+
+
+_FILES = ("keys", "tls_cert", "tls_key")
+"""Settings that name a file: on the command line, from where the user stands."""
+
+
+def configuration(folder: Path | None, flags: Mapping[str, str]) -> Configuration:
+    """Every setting with its origin: `server.toml` of a server folder, MLSERVE_*, the flags.
+
+    Raises `SettingsError`.
+    """
+    from mlserve_cli.runtime.configuration import resolve
+    from mlserve_cli.runtime.settings import FILE
+
+    environ = dict(os.environ)
+    if folder is None:
+        for name in _FILES:
+            variable = f"MLSERVE_{name.upper()}"
+            if environ.get(variable):
+                environ[variable] = _placed(name, environ[variable])
+    placed = {name: _placed(name, text) for name, text in flags.items()}
+    return resolve(None if folder is None else folder / FILE, environ, placed)
 
 
 def server(source: Path, flags: Mapping[str, str]) -> Server:
     """A server of one package or a folder of them; nothing is loaded yet.
 
-    Settings come from MLSERVE_* and the flags, which win. Raises `SettingsError`.
+    flags: settings by name, as text; they win over MLSERVE_*. Raises `SettingsError`.
     """
-    from mlserve_cli.runtime import settings
+    import msgspec
+
     from mlserve_cli.runtime.server import Server
 
     source = source.resolve()
-    environ = {**os.environ, **flags, "MLSERVE_MODELS": str(source)}
-    return Server(settings.load(None, environ), source)
+    found = configuration(None, flags).settings
+    return Server(msgspec.structs.replace(found, models=str(source)), source)
+
+
+def _placed(name: str, text: str) -> str:
+    return str(Path(text).resolve()) if name in _FILES and text else text

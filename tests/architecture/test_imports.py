@@ -48,7 +48,9 @@ def test_help_and_version_load_no_heavy_module(arguments):
     status, loaded = json.loads(result.stdout.splitlines()[-1])
 
     assert status == 0
-    assert not set(HEAVY) & set(loaded)
+    # The flags of `up` are made from the settings, whose types need these.
+    allowed = {"numpy", "msgspec"} if arguments[0] == "up" else set()
+    assert not set(HEAVY) & set(loaded) - allowed
 
 
 def test_importing_any_module_prints_nothing_and_reads_no_arguments():

@@ -21,6 +21,11 @@ PAGES = [
     "docs/definition.md",
     "docs/package.md",
     "docs/serving.md",
+    "docs/engines.md",
+    "docs/operating.md",
+    "docs/traffic.md",
+    "docs/protocols/tensorflow-serving.md",
+    "docs/protocols/torchserve.md",
 ]
 
 

@@ -52,6 +52,14 @@ def test_pillow_comes_only_with_a_model_that_takes_pictures():
     assert any(line.startswith("pillow==") for line in _pins(_model(), picture))
 
 
+def test_pytorch_comes_only_with_a_model_that_its_engine_runs():
+    pins = _pins(_model(), _model(engine="torch"))
+
+    # Without "+cpu" and the like: no index has a version of that name.
+    torch = next(line for line in pins if line.startswith("torch=="))
+    assert "+" not in torch.partition("#")[0]
+
+
 def test_a_library_that_is_not_installed_here_has_no_tested_version(monkeypatch):
     real = importlib.metadata.version
 
