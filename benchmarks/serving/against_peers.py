@@ -139,7 +139,10 @@ def start(
                 reply.read()
                 return running
         except (urllib.error.URLError, OSError) as error:
-            if process.poll() is not None or time.monotonic() > end:
+            answered = isinstance(error, urllib.error.HTTPError) and error.code == 500
+            if process.poll() is not None or time.monotonic() > end or answered:
+                if isinstance(error, urllib.error.HTTPError):
+                    error = OSError(error.read().decode(errors="replace")[:2000])
                 running.stop()
                 log_text = (folder / f"{name}.log").read_text(errors="replace")[-2000:]
                 raise SystemExit(f"{name} does not answer: {error}\n{log_text}") from error

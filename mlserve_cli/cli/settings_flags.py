@@ -75,10 +75,22 @@ def _keep(name: str) -> Callable[[typer.Context, Any], Any]:
     def keep(context: typer.Context, value: Any) -> Any:
         if value is not None:
             text = str(value).lower() if isinstance(value, bool) else str(value)
+            _check(name, text)
             context.meta.setdefault(_GIVEN, {})[name] = text
         return value
 
     return keep
+
+
+def _check(name: str, text: str) -> None:
+    """Refuse what a setting cannot be, as any wrong option is refused."""
+    from mlserve_cli.errors import SettingsError
+    from mlserve_cli.runtime.configuration import resolve
+
+    try:
+        resolve(None, {}, {name: text})
+    except SettingsError as error:
+        raise typer.BadParameter(error.message) from error
 
 
 def _description(found: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tensors import Array, Tensors, TensorSpec
+from .tensors import Tensors, TensorSpec
 
 Key = tuple[Hashable, ...]
 """The inputs' names and shapes without their rows; requests that share it may share a batch."""
@@ -109,7 +109,9 @@ def split(outputs: object, counts: Sequence[int], promise: Promise | None = None
     return parts
 
 
-def _check_rows(name: str, array: Array, rows: int) -> None:
+def _check_rows(name: str, array: object, rows: int) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"output '{name}' is of type {type(array).__name__}, not an array")
     if array.ndim == 0 or array.shape[0] != rows:
         got = array.shape[0] if array.ndim else "no"
         raise ValueError(f"output '{name}' has {got} rows for a batch of {rows}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from .registry import LoadedModel
 from .tensors import Array, Tensors, check, rows
 from .threads import Threads
 from .timing import Timing
-
-T = TypeVar("T")
 
 
 class DataPlane:
@@ -114,10 +111,6 @@ class DataPlane:
         if timing is not None:
             timing.processing_s += seconds
         return answers
-
-    async def aside(self, model: LoadedModel, work: Callable[[], T]) -> T:
-        """Run `work` on a processing thread: what would hold the loop up, such as long texts."""
-        return await self._threads.run(model, work)
 
     def close(self) -> None:
         """End the processing threads."""

@@ -104,7 +104,7 @@ def axes(specs: Sequence[TensorSpec], dimensions: Sequence[str]) -> Axes:
 
 
 def bucket(size: int) -> int:
-    """The size that those who share a batch have at most: 8, 16, 24, 32, 48, 64, 96, 128 …
+    """The size that those who share a batch have at most: 8, 12, 16, 24, 32, 48, 64, 96, 128 …
 
     Steps of half a power of two: a third of a batch is padding at worst, but for the shortest.
     """

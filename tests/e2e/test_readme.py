@@ -21,6 +21,7 @@ PAGES = [
     "docs/definition.md",
     "docs/package.md",
     "docs/serving.md",
+    "docs/batching.md",
     "docs/engines.md",
     "docs/operating.md",
     "docs/traffic.md",

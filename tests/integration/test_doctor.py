@@ -40,5 +40,7 @@ def test_doctor_reports_as_one_json_document():
         "image",
         "text",
         "openvino",
+        "grpc",
+        "otel",
     }
     assert all(each["install"].startswith("pip install") for each in document["extras"])

@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 
-from mlserve_cli.runtime.batch import Buffers, key_of, split
+from mlserve_cli.runtime.batch import Buffers, Promise, key_of, split
+from mlserve_cli.runtime.tensors import TensorSpec
 
 
 def part(rows, value, width=3, dtype=np.float32):
@@ -105,3 +108,42 @@ def test_a_request_alone_gets_everything():
 def test_an_engine_that_returns_something_else_is_found_out(outputs, message):
     with pytest.raises((TypeError, ValueError), match=message):
         split(outputs, [1, 2])
+
+
+PROMISE = Promise.of(
+    [TensorSpec("x", "FP32", ("batch", 4))],
+    [
+        TensorSpec("y", "FP32", ("batch", 2)),
+        TensorSpec("boxes", "FP32", ("found", 4)),
+        TensorSpec("total", "FP32", ()),
+    ],
+)
+
+
+def answer(**changes):
+    whole = {"y": np.ones((3, 2)), "boxes": np.ones((7, 4)), "total": np.array(3.0)}
+    return whole | changes
+
+
+def test_a_lone_request_gets_outputs_that_have_no_row_for_each_of_its_rows():
+    outputs = answer()
+
+    assert split(outputs, [3], PROMISE) == [outputs]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (answer(y=np.ones((2, 2))), "output 'y' has 2 rows for a batch of 3"),
+        (answer(y=np.array(1.0)), "output 'y' has no rows for a batch of 3"),
+        (answer(y="one"), "output 'y' is of type str, not an array"),
+        (
+            {"z": np.ones((3, 2))},
+            "returned outputs 'z', and the model's are 'boxes', 'total', 'y'",
+        ),
+        ({}, "returned outputs (none), and"),
+    ],
+)
+def test_a_lone_request_is_told_where_an_engine_breaks_its_promise(outputs, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        split(outputs, [3], PROMISE)

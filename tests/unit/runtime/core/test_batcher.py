@@ -1,13 +1,18 @@
 """Single cases; the laws are in tests/property/test_batcher.py."""
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mlserve_cli.runtime import batcher as batchers
+from mlserve_cli.runtime.batch import Promise
 from mlserve_cli.runtime.batcher import Batcher
 from mlserve_cli.runtime.errors import InferenceFailed, InvalidRequest, Overloaded, Stopping
 from mlserve_cli.runtime.monitoring.metrics import ModelMetrics
+from mlserve_cli.runtime.padding import Padding
+from mlserve_cli.runtime.timing import Timing
 from mlserve_cli.runtime.worker import InlineWorker
 
 
@@ -50,8 +55,8 @@ async def turns(count=8):
         await asyncio.sleep(0)
 
 
-def submit(batcher, *values, deadline=None):
-    return asyncio.create_task(batcher.run(row(*values), len(values), deadline))
+def submit(batcher, *values, deadline=None, **options):
+    return asyncio.create_task(batcher.run(row(*values), len(values), deadline, **options))
 
 
 def scenario(coroutine):
@@ -395,3 +400,198 @@ def test_a_buffer_that_cannot_be_had_fails_the_batch_and_not_the_server(monkeypa
 
 def _no_memory(*arguments):
     raise MemoryError
+
+
+@scenario
+async def test_the_urgent_go_first_and_the_less_urgent_last():
+    worker = Worker()
+    batcher, _ = make(worker, max_batch=2)
+    submit(batcher, 0)
+    await turns()
+    for value, priority in ((1, 3), (2, 0), (3, 2), (4, 1)):
+        submit(batcher, value, priority=priority)
+    await turns()
+    for _ in range(2):
+        worker.finish()
+        await turns()
+
+    assert worker.batches == [[0], [4, 2], [3, 1]]
+
+
+@scenario
+async def test_an_urgent_request_takes_the_place_of_a_less_urgent_one_in_a_full_queue():
+    worker = Worker()
+    batcher, metrics = make(worker, max_queue_rows=3)
+    submit(batcher, 0)
+    await turns()
+    bulk = [submit(batcher, value, priority=5) for value in (1, 2, 3)]
+    await turns()
+
+    urgent = submit(batcher, 4, priority=1)
+    await turns()
+
+    with pytest.raises(Overloaded, match="a more urgent request took the place"):
+        await bulk[2]
+    with pytest.raises(Overloaded, match="max_queue_rows is 3"):
+        await batcher.run(row(5), 1, priority=5)
+    assert metrics.queue_rows == 3
+    worker.finish()
+    await turns()
+    assert worker.batches == [[0], [4, 1, 2]]
+    assert not urgent.done()
+
+
+@scenario
+async def test_nobody_is_sent_away_where_that_would_not_make_room():
+    worker = Worker()
+    batcher, _ = make(worker, max_queue_rows=3)
+    submit(batcher, 0)
+    await turns()
+    waiting = [submit(batcher, 1), submit(batcher, 2), submit(batcher, 3, priority=5)]
+    await turns()
+
+    with pytest.raises(Overloaded):
+        await batcher.run(row(4, 5), 2)
+
+    await turns()
+    assert not any(task.done() for task in waiting)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of the batcher's own, which stands still until the test moves it."""
+    made = SimpleNamespace(now=1000.0)
+    made.monotonic = made.perf_counter = lambda: made.now
+    monkeypatch.setattr(batchers, "time", made)
+    return made
+
+
+async def learn(worker, batcher, clock, *, seconds):
+    """Run full batches that take `seconds` each, and leave one running."""
+    full = batcher.max_batch
+    tasks = [submit(batcher, 0) for _ in range(full * 20)]
+    for _ in range(20):
+        await turns()
+        clock.now += seconds
+        worker.finish()
+    await asyncio.gather(*tasks)
+    submit(batcher, 0)
+    await turns()
+
+
+def test_who_would_wait_longer_than_allowed_is_refused_at_once(clock):
+    @scenario
+    async def run():
+        worker = Worker()
+        batcher, _ = make(worker, max_batch=4, max_queue_ms=1500)
+        await learn(worker, batcher, clock, seconds=1.0)
+        for _ in range(7):
+            submit(batcher, 1)
+        await turns()
+        assert batcher.queued_rows == 7
+        assert batcher.queue_delay_s == pytest.approx(1.75, rel=0.05)
+
+        with pytest.raises(Overloaded, match=r"the wait would be about 17\d\d ms") as info:
+            await batcher.run(row(2), 1)
+        assert info.value.retry_after_s == 2
+
+    run()
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(clock):
+    @scenario
+    async def run():
+        worker = Worker()
+        batcher, _ = make(worker, max_batch=4)
+        await learn(worker, batcher, clock, seconds=1.0)
+        for _ in range(8):
+            submit(batcher, 1, priority=3)
+        await turns()
+
+        with pytest.raises(Overloaded, match="and the deadline is in 1000 ms"):
+            await batcher.run(row(2), 1, clock.now + 1, priority=3)
+        # It would overtake those, so it can be met.
+        usual = submit(batcher, 3, deadline=clock.now + 1)
+        far = submit(batcher, 4, deadline=clock.now + 60, priority=3)
+        await turns()
+        assert not usual.done()
+        assert not far.done()
+
+    run()
+
+
+@scenario
+async def test_rows_of_a_request_that_was_let_in_find_room():
+    worker = Worker()
+    batcher, _ = make(worker, max_queue_rows=2)
+    submit(batcher, 0)
+    await turns()
+    submit(batcher, 1, 2)
+    await turns()
+
+    part = submit(batcher, 3, admitted=True)
+    await turns()
+
+    assert batcher.queued_rows == 3
+    worker.finish()
+    await turns()
+    worker.finish()
+    assert (await part)["y"].tolist() == [3]
+
+
+@scenario
+async def test_a_request_is_told_what_it_spent():
+    worker = Worker()
+    batcher, _ = make(worker)
+    timings = [Timing(), Timing()]
+    tasks = [submit(batcher, value, timing=timings[value]) for value in range(2)]
+    await turns()
+    worker.finish()
+    await asyncio.gather(*tasks)
+
+    for timing in timings:
+        assert timing.batch_rows == 2
+        assert timing.queued_at > 0
+        assert 0 <= timing.queue_s < 10
+        assert 0 < timing.compute_s < 10
+
+
+@pytest.mark.parametrize("outputs", [{"z": np.ones(2)}, {"y": np.ones(1)}, {}])
+def test_a_lone_request_is_told_that_the_engine_breaks_its_promise(outputs):
+    @scenario
+    async def run():
+        worker = Worker()
+        batcher, _ = make(worker, promise=Promise(frozenset("y"), frozenset("y")))
+        task = submit(batcher, 1, 2)
+        await turns()
+        worker.finish(outputs)
+
+        with pytest.raises(InferenceFailed, match=r"output") as info:
+            await task
+        assert info.value.status == 500
+
+    run()
+
+
+@scenario
+async def test_requests_of_different_lengths_share_a_batch_where_that_was_proven():
+    class Engine:
+        def run(self, tensors):
+            self.batch = tensors["x"]
+            return {"y": tensors["x"] * 2}
+
+    engine = Engine()
+    axes = {"x": ((1, "length"),)}
+    padding = Padding(axes, {"y": ((1, "length"),)}, largest=64)
+    batcher, metrics = make(InlineWorker(engine), padding=padding)
+    tasks = [
+        asyncio.create_task(batcher.run({"x": np.full((1, length), length, np.float32)}, 1))
+        for length in (3, 5, 2)
+    ]
+    found = await asyncio.gather(*tasks)
+
+    assert engine.batch.tolist() == [[3, 3, 3, 0, 0], [5, 5, 5, 5, 5], [2, 2, 0, 0, 0]]
+    assert [each["y"].tolist() for each in found] == [[[6] * 3], [[10] * 5], [[4] * 2]]
+    assert metrics.padding == 5
+    await batcher.run({"x": np.ones((1, 3), np.float32)}, 1)
+    assert engine.batch.shape == (1, 3)  # alone, nothing is filled up

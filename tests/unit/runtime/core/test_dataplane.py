@@ -19,6 +19,7 @@ from mlserve_cli.runtime.monitoring.metrics import ModelMetrics
 from mlserve_cli.runtime.registry import LoadedModel
 from mlserve_cli.runtime.sizing import Sizing
 from mlserve_cli.runtime.tensors import TensorSpec
+from mlserve_cli.runtime.timing import Timing
 from mlserve_cli.runtime.worker import InlineWorker
 
 
@@ -239,3 +240,129 @@ def test_a_plane_that_was_closed_can_serve_again():
     for _ in range(2):
         assert asyncio.run(plane.predict(made.model, b"\x01", "")) == [2.0]
         plane.close()
+
+
+class Gated:
+    """A batcher that answers when the test lets it."""
+
+    max_batch, workers = 100, 1
+
+    def __init__(self):
+        self.go = asyncio.Event()
+        self.asked = []
+
+    async def run(self, tensors, rows, deadline=None, *, priority=0, timing=None):
+        self.asked.append((rows, priority, timing))
+        await self.go.wait()
+        return double(tensors)
+
+
+def test_inputs_beyond_what_may_be_in_memory_are_refused_until_there_is_room():
+    made = make()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=9, max_bytes=30)
+        made.model.batcher = Gated()
+        # Of 80 bytes; alone it is taken whatever its size.
+        large = asyncio.create_task(plane.infer(made.model, rows(10)))
+        await asyncio.sleep(0)
+        assert plane.bytes_in_flight == 80
+        with pytest.raises(Overloaded, match="max_inflight_mb") as info:
+            await plane.infer(made.model, rows(1))
+        assert info.value.retry_after_s == 1
+        made.model.batcher.go.set()
+        await large
+        await plane.infer(made.model, rows(1))
+        assert plane.bytes_in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_a_request_that_fails_or_is_cancelled_takes_no_memory_any_more():
+    made = make()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=9)
+        made.model.batcher = Gated()
+        gone = asyncio.create_task(plane.infer(made.model, rows(3)))
+        await asyncio.sleep(0)
+        assert plane.bytes_in_flight == 24
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert plane.bytes_in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_priority_and_timing_reach_the_batcher():
+    made = make()
+    timing = Timing()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=9)
+        made.model.batcher = Gated()
+        made.model.batcher.go.set()
+        await plane.infer(made.model, rows(3), priority=4, timing=timing)
+
+    asyncio.run(main())
+
+    assert made.model.batcher.asked == [(3, 4, timing)]
+
+
+def test_the_timing_of_a_split_request_is_that_of_all_its_parts():
+    timing = Timing()
+
+    infer(make(), rows(10), timing=timing)
+
+    assert timing.batch_rows == 4
+    assert timing.queued_at > 0
+    assert timing.compute_s > 0
+
+
+def test_a_payload_is_timed():
+    made = make()
+    made.model.processor = Processor()
+    timing = Timing()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=1)
+        await plane.predict(made.model, b"\x01", "", timing=timing)
+        plane.close()
+
+    asyncio.run(main())
+
+    assert timing.processing_s > 0
+    assert timing.batch_rows == 1
+
+
+def test_payloads_of_one_model_do_not_take_the_places_of_another():
+    busy, quiet = make(), make()
+    processor = busy.model.processor = Processor()
+    processor.go = threading.Event()
+    quiet.model.processor = Processor()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=1)
+        waiting = asyncio.create_task(plane.predict(busy.model, b"\x01", ""))
+        await asyncio.sleep(0)
+        other = asyncio.create_task(plane.predict(quiet.model, b"\x02", ""))
+        await asyncio.sleep(0)
+        processor.go.set()
+        answers = await asyncio.gather(waiting, other)
+        plane.close()
+        return answers
+
+    assert asyncio.run(main()) == [[2.0], [4.0]]
+
+
+def test_a_shadow_gets_a_copy_of_what_was_answered():
+    made = make()
+    copies = []
+    shadow = SimpleNamespace(copy=lambda *arguments: copies.append(arguments))
+    made.model.shadows = (shadow,)
+    sent = rows(2)
+
+    outputs = infer(made, sent)
+
+    assert copies == [(made.model, sent, outputs, 2)]
