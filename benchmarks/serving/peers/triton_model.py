@@ -6,7 +6,8 @@ SITE_PACKAGES holds ONNX Runtime: the backend's own interpreter knows of no envi
 import os
 import sys
 
-sys.path.append(os.environ["SITE_PACKAGES"])
+# First: the backend reads the memory of NumPy 1, and another one may be found before.
+sys.path.insert(0, os.environ["SITE_PACKAGES"])
 
 import numpy as np
 import onnxruntime  # noqa: TID253 - the peer needs it, not mlserve
