@@ -22,7 +22,6 @@ PAGES = [
     "docs/package.md",
     "docs/serving.md",
     "docs/batching.md",
-    "docs/engines.md",
     "docs/operating.md",
     "docs/traffic.md",
     "docs/protocols/tensorflow-serving.md",
