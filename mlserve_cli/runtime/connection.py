@@ -8,12 +8,13 @@ that offers to go on in HTTP/2, as Java's own client does with every first one.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .express import SMALL, BodyReader, Express, ExpressCycle
+from .express import SMALL, BodyReader, Express, ExpressCycle, Target
 
 HEAD_BYTES = 64 << 10
 """Of the request line and all headers, after what the first read brought; nginx takes half."""
@@ -25,6 +26,16 @@ _OFFER = b"\r\nupgrade: h2c\r\n"
 _REFUSED = b'{"error":"the head of the request is larger than %d bytes"}' % HEAD_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request that went the short way: its head, the length of its body, what the head said."""
+
+    head: bytes
+    length: int
+    target: Target
+    headers: dict[bytes, bytes]
+
+
 class Connection(HttpToolsProtocol):
     """Closes what sends a head without end (431), or stops in the middle of a request."""
 
@@ -34,10 +45,14 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._express = express
         self._short: ExpressCycle | None = None  # the cycle, where it went the short way
+        self._known: Known | None = None  # the last request, where the next may be just as short
+        self._begun = 0  # requests in what was received last
         self._head = 0  # bytes of a head that has not ended yet
         self._in_head = True
         self._in_message = True  # a new connection has a request to send
         self._silence: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -47,15 +62,26 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
         self._heard()
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and look at what is still to come."""
         if self._silence is not None:
             self._heard()
-        if self._in_head or not self._in_message:
-            data = without_offer(data)
-        super().data_received(data)
+        if not self._in_message:
+            if self._known is not None and self._begin_again(self._known, data):
+                return
+            self._known = None
+            self._begun = 0
+            whole = without_offer(data)
+            super().data_received(whole)
+            if self._begun == 1 and not self._in_message and self._short is not None:
+                self._remember(self._short, whole)
+        else:
+            super().data_received(without_offer(data) if self._in_head else data)
         if not self._in_message or self.transport.is_closing():
             return
         if self._in_head:
@@ -71,6 +97,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request has begun."""
         self._in_head = self._in_message = True
+        self._begun += 1
         self._head = 0
         self.url = b""
         self.headers = []
@@ -119,11 +146,47 @@ class Connection(HttpToolsProtocol):
             keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        self._start(cycle, express)
+        return True
+
+    def _start(self, cycle: ExpressCycle, express: Express) -> None:
         self._short = cycle
         self.cycle = cycle  # type: ignore[assignment]
-        task = self.loop.create_task(cycle.run(express.default(self.server_state.default_headers)))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        default = express.default(self.server_state.default_headers)
+        cycle.task = self.loop.create_task(cycle.run(default, self.tasks))
+        self.tasks.add(cycle.task)
+
+    def _remember(self, cycle: ExpressCycle, data: bytes) -> None:
+        """Keep the head of a request that came in one piece: mostly the next one has the same."""
+        if cycle.length <= SMALL and cycle.keep_alive and not cycle.more_body:
+            head = data[: len(data) - cycle.length]
+            self._known = Known(head, cycle.length, cycle.target, cycle.headers)
+
+    def _begin_again(self, known: Known, data: bytes) -> bool:
+        """Start a request whose head is, byte for byte, that of the last: it was parsed before."""
+        size = len(known.head)
+        if (
+            len(data) - size != known.length
+            or not data.startswith(known.head)
+            or self._express is None
+            or not (self.cycle is None or self.cycle.response_complete)
+            or not self._express.admits(known.headers)
+        ):
+            return False
+        self._unset_keepalive_if_required()
+        cycle = ExpressCycle(
+            known.target,
+            known.headers,
+            self.transport,
+            self.flow,
+            length=known.length,
+            prefix=0,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.body = data[size:]
+        cycle.more_body = False
+        self._start(cycle, self._express)
         return True
 
     def on_body(self, body: bytes) -> None:
@@ -154,6 +217,31 @@ class Connection(HttpToolsProtocol):
         """All of it is here."""
         self._in_message = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is on its way: wait for the next request, but not for ever."""
+        self._idle_since = self.loop.time()
+        if self._short is None or self.pipeline or self.timeout_keep_alive_task is not None:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._look_idle)
+
+    def _look_idle(self) -> None:
+        """Close what is idle for too long. One timer serves many answers: each costs as much."""
+        self._idle = None
+        if self._in_message or (self.cycle and not self.cycle.response_complete):
+            return  # the next answer begins anew
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._look_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _wait(self) -> None:
         self._silence = self.loop.call_later(self.silence_s, self._give_up)

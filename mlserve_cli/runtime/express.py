@@ -12,7 +12,7 @@ stands in front of all of ours, is asked here as well).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, MutableSet
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from starlette.routing import Match, Route
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from .body import Disconnected
 from .gate import Gate, admits, scope_of
-from .protocols.endpoint import Call, Endpoint
+from .protocols.endpoint import Call, Endpoint, Reply
 from .security import Guard
 
 SMALL = 64 << 10
@@ -101,18 +102,21 @@ class ExpressCycle:
     __slots__ = (
         "_filled",
         "_flow",
-        "_headers",
+        "_gone",
         "_on_response",
-        "_target",
         "_transport",
         "_waiter",
+        "_watched",
         "body",
         "disconnected",
+        "headers",
         "keep_alive",
         "length",
         "message_event",
         "more_body",
         "response_complete",
+        "target",
+        "task",
     )
 
     def __init__(
@@ -127,13 +131,16 @@ class ExpressCycle:
         keep_alive: bool,
         on_response: Callable[[], None],
     ) -> None:
-        self._target = target
-        self._headers = headers
+        self.target = target
+        self.headers = headers
         self._transport = transport
         self._flow = flow
         self._on_response = on_response
         self._waiter: asyncio.Future[None] | None = None
         self._filled = 0
+        self._watched = False  # while the answer is computed
+        self._gone = False  # the client left meanwhile
+        self.task: asyncio.Task[None] | None = None  # that answers
         self.length = length
         self.body: bytes | memoryview = b"" if length <= SMALL else _room(length, prefix)
         # What uvicorn's protocol reads and writes.
@@ -147,6 +154,20 @@ class ExpressCycle:
         """All of the body is here, or the client has left."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._watched and self.disconnected and self.task is not None:
+            self._gone = True
+            self.task.cancel()
+
+    def __enter__(self) -> None:
+        """From here on a client that leaves ends the computing of its answer."""
+        self._watched = True
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Raise `Disconnected` where it has left."""
+        self._watched = False
+        if self._gone and kind is asyncio.CancelledError and self.task is not None:
+            self.task.uncancel()
+            raise Disconnected from None
 
     def feed(self, chunk: bytes) -> None:
         """The next part of the body."""
@@ -164,17 +185,34 @@ class ExpressCycle:
         """`count` bytes were written into `rest()`."""
         self._filled += count
 
-    async def run(self, default_headers: bytes) -> None:
-        """Answer, and write a small answer at once."""
-        while self.more_body and not self.disconnected:
-            await self._wait()
-        if self.disconnected:
-            return
-        endpoint, path, parameters = self._target
-        call = Call("POST", path, self._headers, parameters, self._receive, self.body)
-        reply = await endpoint.respond(call)
-        if reply is None or self.disconnected:
-            return
+    async def run(self, default_headers: bytes, tasks: MutableSet[asyncio.Task[Any]]) -> None:
+        """Answer, and write a small answer at once; then leave `tasks`."""
+        try:
+            while self.more_body and not self.disconnected:
+                await self._wait()
+            if self.disconnected:
+                return
+            endpoint, path, parameters = self.target
+            call = Call("POST", path, self.headers, parameters, self._receive, self.body, self)
+            reply = await endpoint.respond(call)
+            if reply is None or self.disconnected:
+                return
+            self._write(reply, default_headers)
+            if self._flow.write_paused:
+                await self._flow.drain()
+            self.response_complete = True
+            self.set()
+            if not self.keep_alive:
+                self._transport.close()
+            self._on_response()
+        finally:
+            # A callback of the task would cost a turn of the loop.
+            if self.task is not None:
+                tasks.discard(self.task)
+                self.task = None
+            self.body = b""  # who still needs it holds it; an idle connection shall not
+
+    def _write(self, reply: Reply, default_headers: bytes) -> None:
         parts = [STATUS_LINE[reply.status], default_headers]
         for name, value in reply.headers:
             parts += (name, b": ", value, b"\r\n")
@@ -189,13 +227,6 @@ class ExpressCycle:
         else:
             parts.append(reply.body)
             self._transport.write(b"".join(parts))
-        if self._flow.write_paused:
-            await self._flow.drain()
-        self.response_complete = True
-        self.set()
-        if not self.keep_alive:
-            self._transport.close()
-        self._on_response()
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ string into an array as wide as that string for every element. So the types are 
 
 from __future__ import annotations
 
+import struct
 from array import array
 from itertools import chain
 from typing import Any
@@ -17,6 +18,12 @@ from ..tensors import DATATYPES, Array
 
 _MANY = 256  # leaves, from which on the faster way is faster
 DEPTH = 32  # NumPy's arrays had at most so many dimensions for decades; no model needs more
+
+_PACKED = {
+    "INT8": "b", "UINT8": "B", "INT16": "h", "UINT16": "H", "INT32": "i", "UINT32": "I",
+    "INT64": "q", "UINT64": "Q", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+"""As `struct` calls them; it refuses what is out of range, and is quicker for a few numbers."""
 
 _ALLOWED: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
@@ -33,8 +40,12 @@ def to_array(data: Any, datatype: str, *, where: str) -> Array:
     `where` names the place in errors. Raises `InvalidRequest` for ragged lists, values of another
     kind (text for numbers, fractions for integers, null), and numbers out of the datatype's range.
     """
-    shape, flat = flatten(data, where=where)
     dtype = DATATYPES[datatype]
+    if type(data) is list and len(data) <= _MANY and (code := _PACKED.get(datatype)) is not None:
+        found = _packed(data, code, dtype)
+        if found is not None:
+            return found
+    shape, flat = flatten(data, where=where)
     try:
         with np.errstate(over="raise"):
             if dtype.kind == "f" and len(flat) > _MANY and (found := _numbers(flat)) is not None:
@@ -51,6 +62,16 @@ def to_array(data: Any, datatype: str, *, where: str) -> Array:
             f"the data of {where} holds numbers that do not fit {datatype}",
             hint=f"they may be from {limits.min} to {limits.max}",
         ) from error
+
+
+def _packed(data: list[Any], code: str, dtype: np.dtype[Any]) -> Array | None:
+    """A short flat list of numbers; None for everything else, which is looked at more closely."""
+    if not set(map(type, data)) <= _ALLOWED[dtype.kind][0]:
+        return None
+    try:
+        return np.frombuffer(struct.pack(f"={len(data)}{code}", *data), dtype)
+    except (struct.error, OverflowError):
+        return None
 
 
 def flatten(data: Any, *, where: str) -> tuple[list[int], list[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Call:
         "request_id",
         "timing",
         "unread",
+        "watch",
     )
 
     def __init__(
@@ -67,6 +69,7 @@ class Call:
         parameters: dict[str, str],
         receive: Receive,
         payload: bytes | memoryview | None = None,
+        watch: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.arrived = time.monotonic()
         self.method = method
@@ -75,6 +78,7 @@ class Call:
         self.receive = receive
         self.payload = payload  # the body, where it is here already
         self.unread = payload is None  # the body, or a part of it
+        self.watch = watch if watch is not None else body.Watch(receive)  # while it is computed
         self.parameters = parameters
         self.priority = 0  # 0: as usual, 1: before all others, and so on; a skin may fill it in
         self.timing = Timing()

@@ -39,11 +39,12 @@ def check_header(item: InferInput) -> None:
         raise InvalidRequest(
             f"input '{item.name}' has {len(item.shape)} dimensions, and at most {DEPTH} are allowed"
         )
-    if any(not 0 <= size <= _LARGEST for size in item.shape):
-        raise InvalidRequest(
-            f"invalid shape {item.shape} for input '{item.name}': "
-            "sizes cannot be negative, or larger than 2^63 - 1"
-        )
+    for size in item.shape:
+        if not 0 <= size <= _LARGEST:
+            raise InvalidRequest(
+                f"invalid shape {item.shape} for input '{item.name}': "
+                "sizes cannot be negative, or larger than 2^63 - 1"
+            )
 
 
 def decode(item: InferInput) -> Array:

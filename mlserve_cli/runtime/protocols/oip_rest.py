@@ -81,15 +81,18 @@ class Infer(Endpoint):
             tensors = await asyncio.to_thread(read_tensors, manifest, request, body, position)
         else:
             tensors = read_tensors(manifest, request, body, position)
-        with bodies.Watch(call.receive):
+        with call.watch:
             outputs = await self.server.dataplane.infer(
                 model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
             )
-        outputs = {name: outputs[name] for name in wanted}
-        for array in outputs.values():
-            if array.size > json_tensors.MANY:
-                return await asyncio.to_thread(encode, manifest, request, outputs)
-        return encode(manifest, request, outputs)
+        kept: Tensors = {}
+        large = False
+        for name in wanted:
+            array = kept[name] = outputs[name]
+            large = large or array.size > json_tensors.MANY
+        if large:
+            return await asyncio.to_thread(encode, manifest, request, kept)
+        return encode(manifest, request, kept)
 
     def _sticks_to_a_field(self, call: Call) -> bool:
         """Whether the request itself has to be read before it is known which version answers."""
@@ -195,7 +198,7 @@ def _check_classes(manifest: Manifest, name: str) -> None:
 def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply:
     """Outputs → the reply, each as JSON or binary as the request says."""
     everything = oip_messages.flag(request.parameters, "binary_data_output") or False
-    binary = dict.fromkeys(outputs, everything)
+    binary = dict.fromkeys(outputs, True) if everything else {}
     for output in request.outputs:
         wish = oip_messages.flag(output.parameters, "binary_data")
         if wish is not None:
@@ -216,7 +219,7 @@ def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply
             "datatype": datatype_of(array),
             "shape": list(array.shape),
         }
-        if binary[name]:
+        if binary and binary.get(name):
             raw = binary_tensors.encode(array)
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
@@ -231,7 +234,7 @@ def encode(manifest: Manifest, request: InferRequest, outputs: Tensors) -> Reply
     else:
         document["outputs"] = described
         text = json_text.encode(document, finite=finite)
-    if not any(binary.values()):
+    if not binary or True not in binary.values():
         return Reply(text)
     length = (b"inference-header-content-length", b"%d" % len(text))
     return Reply(b"".join([text, *parts]), headers=[BINARY, length])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import body as bodies
 from .. import json_text
 from ..processing import multipart
 from .endpoint import Call, Endpoint, Reply
@@ -23,7 +22,7 @@ class Predict(Endpoint):
         """Read, predict, encode."""
         model, body = await self._received(call)
         deadline = call.deadline()
-        with bodies.Watch(call.receive):
+        with call.watch:
             predictions = await self.server.dataplane.predict(
                 model,
                 body,

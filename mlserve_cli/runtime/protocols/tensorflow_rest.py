@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .. import body as bodies
 from .. import json_text
 from ..errors import InvalidRequest, NotFound, NotImplementedHere, RequestError
 from ..processing import payload
@@ -70,7 +69,7 @@ class Predictions(Endpoint):
         document = await _off_loop(body, partial(tensorflow_json.parse, body))
         model = call.model or self._route(call, document)
         deadline = call.deadline()
-        with bodies.Watch(call.receive):
+        with call.watch:
             match action:
                 case "classify" | "regress":
                     text = await self._examples(call, model, document, deadline, action)
