@@ -46,6 +46,9 @@ def document(verdict: Verdict) -> dict[str, Any]:
         "before": verdict.before.facts(),
         "after": verdict.after.facts(),
         "drop": verdict.drop.facts(),
+        "max_drop": verdict.allowed,
+        "proof": verdict.drop.proof(verdict.allowed),
+        "rows_to_prove": verdict.drop.rows_to_prove(verdict.allowed),
         "speed": [ratio.facts() for ratio in verdict.ratios],
         "batch_invariant": verdict.package.manifest.batch.invariant,
     }
@@ -74,6 +77,7 @@ def _print(verdict: Verdict) -> None:
     )
     out.print(table)
     out.print(verdict.drop.sentence(), highlight=False)
+    out.print(verdict.drop.proof(verdict.allowed), highlight=False)
     for ratio in verdict.ratios:
         out.print(ratio.sentence(), highlight=False)
     batch = verdict.package.manifest.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from mlserve_cli.errors import DataError, StepError
 from mlserve_cli.evaluate.batches import run_rows
 from mlserve_cli.evaluate.cases import Case, Decisions, from_definition
-from mlserve_cli.evaluate.proportions import paired_difference, wilson
+from mlserve_cli.evaluate.proportions import mcnemar, paired_difference, wilson
 from mlserve_cli.evaluate.scores import Scores
 from mlserve_cli.evaluate.wording import range_of, with_unit
 from mlserve_cli.package.definition import Definition, Metric
@@ -76,7 +77,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """What was lost between two packages on the same rows, in the metric's unit; more is worse."""
+    """What was lost between two packages on the same rows, in the metric's unit; more is worse.
+
+    p_value: of McNemar's exact test, where answers are right or wrong; else None.
+    """
 
     value: float
     low: float
@@ -84,6 +88,36 @@ class Drop:
     n: int
     metric: Metric
     method: str
+    p_value: float | None = None
+
+    def proves(self, limit: float) -> bool:
+        """Whether the whole interval lies at or below `limit`: the loss is no larger at 95 %."""
+        return self.high <= limit
+
+    def rows_to_prove(self, limit: float) -> int | None:
+        """How many rows like these would prove a loss of at most `limit`; None: no number would.
+
+        An interval narrows with the square root of the rows, so what is wanted is the number at
+        which its half is as wide as what lies between the loss and the limit. Where not one answer
+        changed that is a guess from the interval alone, and rather too many.
+        """
+        room = limit - self.value
+        if room <= 0:
+            return None
+        return max(self.n, math.ceil(self.n * ((self.high - self.value) / room) ** 2))
+
+    def proof(self, limit: float) -> str:
+        """A sentence on what the interval says of `limit`: proven, not proven, or lost."""
+        allowed = with_unit(limit, self.metric)
+        if self.proves(limit):
+            return f"that the loss is at most {allowed} is proven at 95 %"
+        needed = self.rows_to_prove(limit)
+        if needed is None:
+            return f"the loss is not within {allowed}"
+        return (
+            f"a loss of at most {allowed} is likely but not proven at 95 %: "
+            f"that takes about {needed:,} rows like these"
+        )
 
     def facts(self) -> dict[str, Any]:
         """The figures for the evidence and `--json`: schema 1; a positive value is a loss."""
@@ -96,6 +130,7 @@ class Drop:
             "high": self.high,
             "interval": f"95 %, {self.method}",
             "n": self.n,
+            "p_value": self.p_value,
         }
 
     def sentence(self) -> str:
@@ -174,12 +209,14 @@ def drop(before: Evaluation, after: Evaluation) -> Drop:
     # In this direction more is worse, whatever the metric says.
     sign = metric.scale if metric.higher_is_better else -metric.scale
     value = (before.value - after.value) * (1.0 if metric.higher_is_better else -1.0)
+    p_value = None
     if before.per_sample is not None and after.per_sample is not None:
         first, second = before.per_sample, after.per_sample
         if _is_binary(first) and _is_binary(second):
             lost = int(np.count_nonzero(first > second))
             won = int(np.count_nonzero(first < second))
             interval, method = paired_difference(lost, won, before.n), "Agresti-Min, paired"
+            p_value = mcnemar(lost, won)
         else:
             interval, method = bootstrap(first - second, np.mean), "paired bootstrap"
     elif before.resampled is not None and after.resampled is not None:
@@ -190,7 +227,15 @@ def drop(before: Evaluation, after: Evaluation) -> Drop:
             f"so '{metric.name}' cannot be compared."
         )
     ends = interval.scaled(sign).around(value)
-    return Drop(value=value, low=ends.low, high=ends.high, n=before.n, metric=metric, method=method)
+    return Drop(
+        value=value,
+        low=ends.low,
+        high=ends.high,
+        n=before.n,
+        metric=metric,
+        method=method,
+        p_value=p_value,
+    )
 
 
 def _measured(scores: Scores) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Intervals at 95 % for shares of right answers: one share, and the difference of two paired ones.
+"""Shares of right answers: intervals at 95 % for one and for two paired ones, and their test.
 
 Neither collapses to nothing when all answers are right or no answer changed, which the textbook
 (Wald) interval does.
@@ -42,3 +42,17 @@ def paired_difference(lost: int, won: int, count: int) -> Interval:
     half = Z * math.sqrt(variance)
     point = (lost - won) / count
     return Interval(max(-1.0, centre - half), min(1.0, centre + half)).around(point)
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """How often chance alone would part `lost` and `won` this unevenly, or more: the p-value.
+
+    The exact two-sided form (McNemar 1947, Psychometrika 12:153-157): of the answers that changed,
+    each went either way with the same chance. 1.0 where none changed.
+    """
+    changed = lost + won
+    if not changed:
+        return 1.0
+    tail = sum(math.comb(changed, count) for count in range(min(lost, won) + 1))
+    # Whole numbers to the end: 2^changed is beyond what a float holds from 1,024 changes on.
+    return min(1.0, tail / (1 << (changed - 1)))

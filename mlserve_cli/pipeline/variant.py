@@ -62,6 +62,7 @@ class Verdict:
     drop: Drop
     ratios: tuple[Ratio, ...]
     refusals: tuple[str, ...]
+    allowed: float  # the largest drop that passes, in the metric's unit
 
 
 def make(
@@ -106,7 +107,7 @@ def make(
                 )
             )
             refusals = tuple(_refusals(gate, before, lost, ratios))
-            _record(built, before, after, lost, ratios, refusals)
+            _record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
             place = _beside(target) if refusals else target
             check_target(place, overwrite=overwrite or bool(refusals))
             with writing(place):
@@ -123,6 +124,7 @@ def make(
         drop=lost,
         ratios=ratios,
         refusals=refusals,
+        allowed=gate.allowed_drop(before),
     )
 
 
@@ -152,12 +154,15 @@ def _record(
     lost: Drop,
     ratios: Sequence[Ratio],
     refusals: Sequence[str],
+    allowed: float,
 ) -> None:
     built.add_evidence("accuracy", {"summary": after.sentence(), **after.facts()})
     built.add_evidence(
         "gate",
         {
             "summary": "; ".join([lost.sentence(), *(ratio.sentence() for ratio in ratios)]),
+            "max_drop": allowed,
+            "proof": lost.proof(allowed),
             "metric": before.metric.name,
             "unit": before.metric.unit,
             "before": before.value,

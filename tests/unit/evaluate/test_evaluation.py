@@ -4,6 +4,7 @@ import pytest
 from mlserve_cli.errors import DataError, DefinitionError, StepError
 from mlserve_cli.evaluate.cases import Decisions
 from mlserve_cli.evaluate.evaluation import drop, evaluate
+from mlserve_cli.evaluate.proportions import mcnemar
 from mlserve_cli.package.definition import Metric
 
 MINUS = "\N{MINUS SIGN}"
@@ -248,3 +249,53 @@ def test_another_packages_decisions_are_agreement_not_accuracy(make_package, mak
     found = evaluate(make_package(), cases, Metric(), metric, engine=make_engine())
     assert found.metric.name == "agreement"
     assert found.value == pytest.approx(75.0)
+
+
+def test_a_small_loss_on_few_rows_is_not_proven_and_the_rows_that_it_takes_are_named(measure):
+    targets = [0, 1] * 100
+    before = measure(targets, targets)
+    after = measure([1, *targets[1:]], targets)
+    lost = drop(before, after)
+    assert lost.value == pytest.approx(0.5)
+    assert not lost.proves(1.0)
+    needed = lost.rows_to_prove(1.0)
+    assert needed > 200
+    # Five times the rows with five times the changes are what was promised to be enough, or not.
+    many = [0, 1] * (needed // 2)
+    wrong = round(needed * 0.005)
+    later = drop(
+        measure(many, many), measure([1 - label for label in many[:wrong]] + many[wrong:], many)
+    )
+    assert later.proves(1.1)
+    assert "is likely but not proven" in lost.proof(1.0)
+    assert f"{needed:,} rows" in lost.proof(1.0)
+
+
+def test_a_loss_above_the_limit_is_proven_by_no_number_of_rows(measure):
+    targets = [0, 1] * 50
+    lost = drop(measure(targets, targets), measure([1, 0] * 5 + targets[10:], targets))
+    assert lost.rows_to_prove(1.0) is None
+    assert lost.proof(1.0) == "the loss is not within 1.00 points"
+
+
+def test_no_change_on_many_rows_proves_a_loss_below_half_a_point(measure):
+    targets = [0, 1] * 1000
+    lost = drop(measure(targets, targets), measure(targets, targets))
+    assert lost.proves(0.5)
+    assert lost.p_value == 1.0
+    assert lost.proof(0.5) == "that the loss is at most 0.50 points is proven at 95 %"
+
+
+def test_chance_parts_changed_answers_evenly(measure):
+    targets = [0] * 40
+    before = measure([0] * 30 + [1] * 10, targets)
+    after = measure([1] * 8 + [0] * 30 + [1] * 2, targets)
+    assert drop(before, after).p_value == 1.0  # eight lost, eight won
+
+
+def test_the_exact_test_of_changed_answers_is_the_binomial_one():
+    # Two-sided, ten changes that all went one way: 2 / 2^10.
+    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
+    assert mcnemar(0, 10) == mcnemar(10, 0)
+    assert mcnemar(3, 9) == pytest.approx(0.14599609375)
+    assert 0 < mcnemar(1500, 1300) < 0.001
