@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.graph.kernels import FLOAT
 from mlserve_cli.package.package import Package
-from mlserve_cli.quantize.kernels import FLOAT
 
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}) | {
     "QLinearConv",

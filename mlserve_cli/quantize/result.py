@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.graph import kernels
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.step import Change
-from mlserve_cli.quantize import kernels, naming
+from mlserve_cli.quantize import naming
 from mlserve_cli.runtime.manifest import Manifest
 
 TOLERANCE = 1e-2

@@ -1,0 +1,1 @@
+"""What ONNX Runtime really makes of a package: kernels, times, reasons, errors."""
