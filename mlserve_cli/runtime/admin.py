@@ -84,7 +84,7 @@ class Admin:
         server = self._server
         folder = server.root / server.settings.models
         document = {
-            "ready": server.ready(),
+            "ready": await server.readiness.server(),
             "accepting": server.accepting,
             "uptime_s": round(time.monotonic() - self._began, 3),
             "repository": str(folder.resolve()),

@@ -2,7 +2,8 @@
 
 An engine can break while the server runs: a device that is lost, memory that is gone. Whoever asks
 whether the server is ready then makes the model answer one of its golden rows. Nothing runs by
-itself, and as long as no engine fails the question costs a comparison.
+itself, and as long as no engine fails the question costs a comparison. Every protocol asks here, so
+that all of them say the same.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ class Readiness:
         self._seen: dict[tuple[str, str], tuple[int, bool]] = {}  # failures, does it work
         self._rows: dict[str, Tensors] = {}  # by digest, of the models that failed
 
+    def broken(self) -> bool:
+        """Whether a model did not answer when it was last asked for; nothing is run for this."""
+        return any(
+            not self._seen.get(_key(model), (0, True))[1]
+            for model in self._server.registry.models()
+        )
+
     async def server(self) -> bool:
         """Whether every model would answer, and the server is not stopping."""
         if not self._server.ready():
@@ -49,13 +57,15 @@ class Readiness:
             return False
 
     async def _works(self, model: LoadedModel) -> bool:
-        key = (model.manifest.name, model.manifest.version)
+        key = _key(model)
         failures = model.metrics.rejections.get("engine", 0)
         before, worked = self._seen.get(key, (0, True))
         if worked and failures == before:
             return True
         works = await self._answers(model, worked)
         self._seen[key] = (failures, works)
+        if works != worked:
+            self._server.changed()
         return works
 
     async def _answers(self, model: LoadedModel, worked: bool) -> bool:
@@ -81,3 +91,7 @@ class Readiness:
                 name: array[:count] if array.ndim else array for name, array in inputs.items()
             }
         return self._rows[digest]
+
+
+def _key(model: LoadedModel) -> tuple[str, str]:
+    return model.manifest.name, model.manifest.version

@@ -19,8 +19,9 @@ from .hardware import Hardware, detect
 from .lifecycle import Lifecycle
 from .monitoring import access_log, logs
 from .monitoring.metrics import Metrics
-from .monitoring.record import Watchers
+from .monitoring.record import Record, Watchers
 from .operations import Operations
+from .readiness import Readiness
 from .registry import Registry
 from .security import Guard
 from .settings import FILE, Settings
@@ -56,7 +57,9 @@ class Server:
             max_payloads=settings.max_queue_rows,
             max_bytes=int(settings.max_inflight_mb * (1 << 20)),
         )
+        self.readiness = Readiness(self)
         self.watchers = Watchers()
+        self.watchers.failures(self._failed)
         self.rpc: RpcServer | None = None  # while gRPC is served
         self.accepting = False
 
@@ -66,7 +69,10 @@ class Server:
         return detect()
 
     def ready(self) -> bool:
-        """Whether a prediction would succeed: models are loaded and the server is not stopping."""
+        """Whether models are loaded and the server is not stopping.
+
+        Whether they would answer as well is for `readiness` to say.
+        """
         models = self.registry.models()
         return self.accepting and bool(models) and all(model.ready for model in models)
 
@@ -106,8 +112,13 @@ class Server:
         self.changed()
 
     def changed(self) -> None:
-        """Models came or went, or the server stops: tell those who watch its readiness."""
-        self.metrics.is_ready = self.ready()
+        """Models came, went, broke or recovered, or the server stops: tell those who watch it."""
+        self.metrics.is_ready = self.ready() and not self.readiness.broken()
+        if self.rpc is not None:
+            self.rpc.changed()
+
+    def _failed(self, record: Record) -> None:
+        """A request failed by itself: whoever watches the readiness over gRPC looks again."""
         if self.rpc is not None:
             self.rpc.changed()
 

@@ -50,6 +50,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._tracing: Watcher | None = None
+        self._failing: Watcher | None = None
         self._logging: tuple[Watcher | None, Watcher | None] = (None, None)
         self._every: tuple[Watcher, ...] = ()
         self._failed: tuple[Watcher, ...] = ()
@@ -61,6 +62,11 @@ class Watchers:
     def trace(self, watcher: Watcher | None) -> None:
         """Tell `watcher` of every request from now on."""
         self._tracing = watcher
+        self._gather()
+
+    def failures(self, watcher: Watcher) -> None:
+        """Tell `watcher` of every request that failed by itself, from now on."""
+        self._failing = watcher
         self._gather()
 
     def log(self, which: Literal["off", "failures", "all"], watcher: Watcher) -> None:
@@ -75,7 +81,8 @@ class Watchers:
     def _gather(self) -> None:
         every, failed = self._logging
         self._every = tuple(each for each in (every, self._tracing) if each is not None)
-        self._failed = tuple(each for each in (failed, self._tracing) if each is not None)
+        wishes = (failed, self._tracing, self._failing)
+        self._failed = tuple(each for each in wishes if each is not None)
 
 
 _prefix = secrets.token_hex(6)

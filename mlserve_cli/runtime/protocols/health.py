@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from ..compat import server_name
 from ..manifest import Manifest
 from ..monitoring.metrics import CONTENT_TYPE
-from ..readiness import Readiness
 from .defaults import default
 from .oip_config import PLATFORMS
 
@@ -42,7 +41,6 @@ class Health:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._readiness = Readiness(server)
         self._version = _VERSION.read_text(encoding="utf-8").strip()
 
     async def alive(self, request: Request) -> Response:
@@ -51,12 +49,12 @@ class Health:
 
     async def readyz(self, request: Request) -> Response:
         """`GET /readyz`: 503 takes a server out of its load balancer."""
-        ready = await self._readiness.server()
+        ready = await self._server.readiness.server()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def ready(self, request: Request) -> Response:
         """`GET /v2/health/ready`."""
-        if not await self._readiness.server():
+        if not await self._server.readiness.server():
             document = {"live": True, "ready": False, "error": "the server is not ready"}
             return JSONResponse(document, 400)
         return JSONResponse({"live": True, "ready": True})
@@ -85,7 +83,7 @@ class Health:
     async def model_ready(self, request: Request) -> Response:
         """`GET /v2/models/{model}[/versions/{version}]/ready`; unknown models are not ready."""
         name, version = _named(request)
-        if not await self._readiness.model(name, version):
+        if not await self._server.readiness.model(name, version):
             return JSONResponse({"name": name, "ready": False, "error": _NOT_READY}, 400)
         return JSONResponse({"name": name, "ready": True})
 

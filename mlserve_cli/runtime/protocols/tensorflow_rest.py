@@ -149,7 +149,7 @@ class Models:
             return JSONResponse({"models": self._names()})
         if found["metadata"]:
             return JSONResponse(tensorflow_status.metadata(self._loaded(found).manifest))
-        return self._status(found)
+        return await self._status(found)
 
     def _names(self) -> list[str]:
         return sorted({status.name for status in self._server.lifecycle.index()})
@@ -165,7 +165,7 @@ class Models:
         except NotFound as error:
             raise unknown(found.groupdict(), error) from error
 
-    def _status(self, found: re.Match[str]) -> Response:
+    async def _status(self, found: re.Match[str]) -> Response:
         name, version = found["model"], found["version"]
         if found["label"] is not None:
             version = self._loaded(found).manifest.version
@@ -182,7 +182,8 @@ class Models:
                 f"Could not find any versions of model {name}", hint=f"the models are {names}"
             )
         # KServe takes 503 for "not ready"; its version 1 has no other word for it.
-        ready = self._server.accepting and any(item.state == "READY" for item in asked)
+        loaded = any(item.state == "READY" for item in asked)
+        ready = loaded and await self._server.readiness.model(name, version)
         states = [(item.version, item.state, item.reason or "") for item in asked]
         document = {
             "name": name,

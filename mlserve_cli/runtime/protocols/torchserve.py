@@ -92,6 +92,6 @@ class Ping:
 
     async def ping(self, request: Request) -> Response:
         """Healthy only while a prediction would succeed; 500 is TorchServe's word for not."""
-        ready = self._server.ready()
+        ready = await self._server.readiness.server()
         text = '{\n  "status": "%s"\n}\n' % ("Healthy" if ready else "Unhealthy")
         return Response(text, 200 if ready else 500, media_type="application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from ..server import Server
 
 SERVICE = "grpc.health.v1.Health"
+
+RETRY_S = 5.0
+"""After so long a model that broke is asked again: without traffic nobody else would notice that
+it answers once more, and who watches sends none as long as it is not ready."""
 
 _Request = message(f"{SERVICE}CheckRequest")
 _Response = message(f"{SERVICE}CheckResponse")
@@ -52,31 +57,37 @@ class Health:
         self._stopping = True
         self.changed()
 
-    def _status(self, name: str) -> Any:
+    async def _status(self, name: str) -> Any:
         if not name or name in self._services:
-            ready = self._server.ready()
+            ready = await self._server.readiness.server()
         elif self._server.registry.versions(name):
-            ready = self._server.accepting and self._server.registry.ready(name)
+            ready = await self._server.readiness.model(name, None)
         else:
             return _Response.SERVICE_UNKNOWN
         return _Response.SERVING if ready else _Response.NOT_SERVING
 
     async def _check(self, sent: Any, call: Call) -> Any:
-        status = self._status(sent.service)
+        status = await self._status(sent.service)
         if status == _Response.SERVICE_UNKNOWN:
             raise NotFound(f"there is no service or model '{sent.service}'")
         return _Response(status=status)
 
     async def _watch(self, body: bytes, context: Any) -> None:
-        """The status now, and whenever it is another one."""
+        """The status now, and whenever it is another one.
+
+        A request that its engine failed is news, so a model that breaks is seen without being asked.
+        """
         name = parse(_Request, body).service
         told: Any = None
         while not self._stopping:
             news = self._news
-            status = self._status(name)
+            status = await self._status(name)
             if status != told:
                 told = status
                 await context.write(_Response(status=status).SerializeToString())
                 continue  # it may have changed while that was written
-            await news.wait()
+            patience_s = RETRY_S if status == _Response.NOT_SERVING else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await news.wait()
         await context.write(_Response(status=_Response.NOT_SERVING).SerializeToString())

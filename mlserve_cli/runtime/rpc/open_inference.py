@@ -110,7 +110,7 @@ class OpenInference:
         return message("inference.ServerLiveResponse")(live=True)
 
     async def _ready(self, sent: Any, call: Call) -> Any:
-        return message("inference.ServerReadyResponse")(ready=self._server.ready())
+        return message("inference.ServerReadyResponse")(ready=await self._server.readiness.server())
 
     async def _metadata(self, sent: Any, call: Call) -> Any:
         return message("inference.ServerMetadataResponse")(
@@ -120,8 +120,7 @@ class OpenInference:
         )
 
     async def _model_ready(self, sent: Any, call: Call) -> Any:
-        server = self._server
-        ready = server.accepting and server.registry.ready(sent.name, sent.version or None)
+        ready = await self._server.readiness.model(sent.name, sent.version or None)
         return message("inference.ModelReadyResponse")(ready=ready)
 
     async def _model_metadata(self, sent: Any, call: Call) -> Any:

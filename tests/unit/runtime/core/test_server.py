@@ -3,12 +3,14 @@ import logging
 import socket
 import threading
 
+import httpx2
 import msgspec
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from mlserve_cli.runtime import manifest as manifests
+from mlserve_cli.runtime import rpc
 from mlserve_cli.runtime.app import build_app
 from mlserve_cli.runtime.errors import EngineError, PackageError, StartupError, Stopping
 from mlserve_cli.runtime.hardware import Hardware
@@ -71,6 +73,66 @@ def test_a_server_is_ready_only_while_its_models_take_traffic(make):
     assert b"mlserve_ready 1.0" in metrics
     assert b"mlserve_ready 0.0" in server.metrics.render()
     assert not server.ready()
+
+
+def test_an_engine_that_breaks_while_it_serves_is_seen_by_every_protocol(make):
+    aio = pytest.importorskip("grpc.aio")
+    broken = threading.Event()
+
+    def answer(engine, tensors):
+        if broken.is_set():
+            raise RuntimeError("the device is lost")
+        return {"scores": tensors["x"] * 2}
+
+    server = make(answer)
+
+    async def verdicts():
+        app = httpx2.ASGITransport(app=build_app(server))
+        async with httpx2.AsyncClient(transport=app, base_url="http://localhost") as client:
+            paths = ("readyz", "v2/health/ready", "v2/models/iris/ready", "ping", "v1/models/iris")
+            found = [(await client.get(f"/{path}")).is_success for path in paths]
+            found.append((await client.get("/admin/v1/status")).json()["ready"])
+        address = f"127.0.0.1:{server.rpc.ports[0]}"
+        async with aio.insecure_channel(address) as channel:
+            for path in (
+                "inference.GRPCInferenceService/ServerReady",
+                "grpc.health.v1.Health/Check",
+            ):
+                reply = await channel.unary_unary(f"/{path}")(b"")
+                found.append(reply == b"\x08\x01")  # field 1: true, or SERVING
+        return [*found, b"mlserve_ready 1.0" in server.metrics.render()]
+
+    async def block():
+        server.rpc = await rpc.start(server, "127.0.0.1", [0])
+        try:
+            before = await verdicts()
+            broken.set()
+            with pytest.raises(aio.AioRpcError, match="INTERNAL"):
+                await ask(server, aio)
+            while_broken = await verdicts()
+            broken.clear()
+            return before, while_broken, await verdicts()
+        finally:
+            await server.rpc.stop(None)
+
+    before, while_broken, after = during(server, block)
+
+    assert before == after == [True] * 9
+    assert while_broken == [False] * 9
+
+
+async def ask(server, aio):
+    """Ask for a prediction over gRPC, as a client does."""
+    schema = pytest.importorskip("mlserve_cli.runtime.rpc.schema")
+    asked = schema.message("inference.ModelInferRequest")(
+        model_name="iris",
+        inputs=[{"name": "x", "datatype": "FP32", "shape": ROWS["x"].shape}],
+        raw_input_contents=[ROWS["x"].tobytes()],
+    )
+    address = f"127.0.0.1:{server.rpc.ports[0]}"
+    async with aio.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        return await call(asked.SerializeToString())
 
 
 def test_nothing_is_read_or_started_before_a_server_runs(tmp_path):

@@ -20,6 +20,7 @@ from mlserve_cli.runtime.golden import Golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
 from mlserve_cli.runtime.monitoring.record import Watchers
+from mlserve_cli.runtime.readiness import Readiness
 from mlserve_cli.runtime.registry import Registry
 from mlserve_cli.runtime.security import Guard
 from mlserve_cli.runtime.settings import Settings
@@ -120,6 +121,13 @@ class FakeServer:
     def __post_init__(self) -> None:
         self.guard = Guard(self.settings, Path())
         self.traffic = Traffic(self.registry)
+        self.readiness = Readiness(self)  # type: ignore[arg-type]
+        self.rpc: Any = None
+        self.watchers.failures(lambda record: self.changed())
+
+    def changed(self) -> None:
+        if self.rpc is not None:
+            self.rpc.changed()
 
     def ready(self) -> bool:
         return self.is_ready

@@ -13,6 +13,7 @@ from mlserve_cli.runtime import routes
 from mlserve_cli.runtime.lifecycle import ModelStatus
 from mlserve_cli.runtime.monitoring.metrics import ModelMetrics
 from mlserve_cli.runtime.operations import Operations
+from mlserve_cli.runtime.readiness import Readiness
 from mlserve_cli.runtime.registry import Registry
 from mlserve_cli.runtime.traffic import Traffic
 
@@ -68,6 +69,7 @@ def server(tmp_path: Any) -> Any:
     for version in ("1", "2"):
         found.registry.add(model(version))
     found.traffic = Traffic(found.registry)
+    found.readiness = Readiness(found)
     found.lifecycle = FakeLifecycle(found.registry)
     found.operations = Operations(found)
     yield found

@@ -304,6 +304,60 @@ def test_who_watches_the_health_is_told_of_each_change(play: Any, server: Any) -
     play(story)
 
 
+async def verdicts(channel: Any) -> list[bool]:
+    """What each question about readiness is answered with."""
+    oip, health = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+
+    async def ask(path: str, reply: str, **fields: str) -> Any:
+        asked = schema.message(reply.replace("Response", "Request"))(**fields)
+        call = channel.unary_unary(f"/{path}")
+        return schema.message(reply).FromString(await call(asked.SerializeToString()))
+
+    found = [(await ask(f"{oip}/ServerReady", "inference.ServerReadyResponse")).ready]
+    for version in ("", "1"):
+        reply = "inference.ModelReadyResponse"
+        found.append((await ask(f"{oip}/ModelReady", reply, name="dbl", version=version)).ready)
+    for name in ("", "dbl", oip):
+        checked = await ask(f"{health}/Check", f"{health}CheckResponse", service=name)
+        found.append(checked.status == checked.SERVING)
+    return found
+
+
+def test_an_engine_that_broke_is_not_ready_over_grpc_either(play: Any, server: Any) -> None:
+    async def story(channel: Any, serving: Any) -> None:
+        assert await verdicts(channel) == [True] * 6
+        assert server.dataplane.given == []  # no engine failed, so none was asked
+        server.dataplane.error = InferenceFailed("the device is lost")
+        assert (await failed(channel.unary_unary(INFER)(sent()))).code().name == "INTERNAL"
+        assert await verdicts(channel) == [False] * 6
+        assert not await server.readiness.server()  # what /readyz asks
+        server.dataplane.error = None
+        assert await verdicts(channel) == [True] * 6
+
+    play(story)
+
+
+def test_who_watches_the_health_sees_an_engine_break_and_recover(
+    play: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rpc_health = pytest.importorskip("mlserve_cli.runtime.rpc.health")
+    monkeypatch.setattr(rpc_health, "RETRY_S", 0.01)
+    status = schema.message("grpc.health.v1.HealthCheckResponse")
+
+    async def story(channel: Any, serving: Any) -> None:
+        server.rpc = serving
+        watched = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert status.FromString(await watched.read()).status == status.SERVING
+        server.dataplane.error = InferenceFailed("the device is lost")
+        await failed(channel.unary_unary(INFER)(sent()))
+        assert status.FromString(await watched.read()).status == status.NOT_SERVING
+        server.dataplane.error = None  # nobody sends anything that would show it
+        assert status.FromString(await watched.read()).status == status.SERVING
+        watched.cancel()
+
+    play(story)
+
+
 def test_calls_in_flight_are_answered_when_the_server_stops(play: Any, server: Any) -> None:
     gate = asyncio.Event()
     run = server.dataplane.infer

@@ -27,11 +27,13 @@ def test_a_model_whose_engine_broke_is_not_ready_until_it_answers_again(
         assert client.get("/readyz").status_code == 503
         assert client.get("/v2/health/ready").json()["ready"] is False
         assert client.get("/v2/models/dbl/ready").status_code == 400
+        assert client.get("/ping").status_code == 500
     assert client.get("/livez").status_code == 200
     server.dataplane.error = None
     for _ in range(2):
         assert client.get("/readyz").status_code == 200
         assert client.get("/v2/models/dbl/ready").status_code == 200
+        assert client.get("/ping").status_code == 200
 
 
 def test_one_poisoned_request_does_not_make_a_model_unready(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlserve_cli.runtime.errors import Overloaded
+from mlserve_cli.runtime.errors import InferenceFailed, Overloaded
 from mlserve_cli.runtime.processing.declaration import (
     ClassesOutput,
     Column,
@@ -56,7 +56,8 @@ def lifecycle(server: Any) -> FakeLifecycle:
 def half(load: Any, server: Any) -> Any:
     """The model of TensorFlow Serving's own tests: y = x / 2 + 2."""
     server.dataplane.function = lambda given: {"y": given["x"] / 2 + 2}
-    return load(name="half", version="123", inputs=(tensor("x"),), outputs=(tensor("y"),))
+    rows = {"x": np.array([2], np.float32)}
+    return load(rows, name="half", version="123", inputs=(tensor("x"),), outputs=(tensor("y"),))
 
 
 @pytest.fixture
@@ -371,6 +372,18 @@ def test_the_status_serves_tensorflow_and_kserve_clients(
     assert client.get("/v1/models").json() == {"models": ["half", "late"]}
     server.accepting = False
     assert client.get("/v1/models/half").status_code == 503
+
+
+def test_a_model_whose_engine_broke_is_available_and_not_ready(
+    client: Any, half: Any, server: Any
+) -> None:
+    server.dataplane.error = InferenceFailed("the device is lost")
+    assert post(client, "half:predict", {"instances": [1]})[0] == 500
+    reply = client.get("/v1/models/half")
+    assert (reply.status_code, reply.json()["ready"]) == (503, False)
+    assert reply.json()["model_version_status"][0]["state"] == "AVAILABLE"
+    server.dataplane.error = None
+    assert client.get("/v1/models/half").status_code == 200
 
 
 def test_a_label_stands_for_its_version(client: Any, half: Any, server: Any) -> None:
