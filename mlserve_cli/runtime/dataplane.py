@@ -15,12 +15,33 @@ from .threads import Threads
 from .timing import Timing
 
 
+class Hold:
+    """Bytes of a request that is here and not tensors yet; they count until they are let go."""
+
+    __slots__ = ("_plane", "_size")
+
+    def __init__(self, plane: DataPlane, size: int) -> None:
+        self._plane = plane
+        self._size = size
+
+    def let_go(self) -> None:
+        """They are tensors now, or nothing; to do it twice is no mistake."""
+        self._plane.bytes_in_flight -= self._size
+        self._size = 0
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.let_go()
+
+
 class DataPlane:
     """Answers requests with loaded models. One a server; it lives on the event loop.
 
     max_payloads: of one model that may be in processing or wait for it; more are refused.
-    max_bytes: of inputs that may be in memory at the same time; more are refused, but one request
-    of any size is taken while there are no others.
+    max_bytes: of inputs that may be in memory at the same time, as bodies that are decoded or as
+    tensors; more are refused, but one request of any size is taken while there are no others.
     """
 
     def __init__(
@@ -111,6 +132,14 @@ class DataPlane:
         if timing is not None:
             timing.processing_s += seconds
         return answers
+
+    def hold(self, size: int) -> Hold:
+        """Count the `size` bytes of a body while it is decoded. Raises `Overloaded`.
+
+        Let go of them before `infer` is called, which counts the tensors: nothing counts twice.
+        """
+        self._take(size)
+        return Hold(self, size)
 
     def close(self) -> None:
         """End the processing threads."""

@@ -150,7 +150,8 @@ class Endpoint:
             raise body.too_large(self.limit_bytes)
         if b"content-encoding" in call.headers:
             packed = sent if isinstance(sent, bytes) else bytes(sent)
-            return await body.unpack(call.headers, packed, limit_bytes=self.limit_bytes)
+            with self.server.dataplane.hold(len(packed)):
+                return await body.unpack(call.headers, packed, limit_bytes=self.limit_bytes)
         return sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

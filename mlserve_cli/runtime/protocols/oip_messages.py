@@ -13,6 +13,9 @@ import msgspec
 
 from ..errors import InvalidRequest, NotImplementedHere
 
+FULL = "Exceeds maximum queue size"
+"""How Triton begins to say that there is too much to do; clients look for it."""
+
 Parameters = dict[str, bool | int | float | str | None]
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _HEADER_LENGTH = b"inference-header-content-length"
 
-_FULL = "Exceeds maximum queue size"
-
 _THREAD_BYTES = 256 << 10
 """Parsing more JSON than this holds the event loop up for some milliseconds."""
 
@@ -41,7 +39,8 @@ class Infer(Endpoint):
         body = await self.buffer(call)
         position = text_length(body, call.headers.get(_HEADER_LENGTH))
         if position > _THREAD_BYTES:
-            request = await asyncio.to_thread(read_message, body, position)
+            with self.server.dataplane.hold(len(body)):
+                request = await asyncio.to_thread(read_message, body, position)
         else:
             request = read_message(body, position)
         try:
@@ -50,7 +49,7 @@ class Infer(Endpoint):
             reply = await self._infer(call, model, request, body, position)
         except RequestError as error:
             if isinstance(error, Overloaded):
-                error.message = f"{_FULL}: {error.message}"
+                error.message = f"{oip_messages.FULL}: {error.message}"
             if request.id:
                 error.message = f"[request id: {request.id}] {error.message}"
             raise
@@ -78,7 +77,8 @@ class Infer(Endpoint):
         call.priority = oip_messages.priority(request)
         wanted = _wanted(manifest, request)
         if position > _THREAD_BYTES:
-            tensors = await asyncio.to_thread(read_tensors, manifest, request, body, position)
+            with self.server.dataplane.hold(len(body)):
+                tensors = await asyncio.to_thread(read_tensors, manifest, request, body, position)
         else:
             tensors = read_tensors(manifest, request, body, position)
         with call.watch:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _NAMED = r"/(?P<model>[^/:]+)(?:/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
 _ACTION = re.compile(rf"models{_NAMED}:(?P<action>\w+)", re.IGNORECASE)
 _STATUS = re.compile(rf"models(?:/|{_NAMED}(?P<metadata>/metadata)?)?", re.IGNORECASE)
+
+T = TypeVar("T")
 
 _THREAD_BYTES = 256 << 10
 """Decoding more JSON than this holds the event loop up for over a millisecond."""
@@ -66,13 +68,15 @@ class Predictions(Endpoint):
         if not _sticks_to_field(self.server, found["model"]):
             self._route(call)  # before the body is read: what is unknown costs nothing
         body = await self.body(call)
-        document = await _off_loop(body, partial(tensorflow_json.parse, body))
+        document = await self._decoded(len(body), partial(tensorflow_json.parse, body))
         model = call.model or self._route(call, document)
         deadline = call.deadline()
         with call.watch:
             match action:
                 case "classify" | "regress":
-                    text = await self._examples(call, model, document, deadline, action)
+                    text = await self._examples(
+                        call, model, document, deadline, len(body), method=action
+                    )
                 case _:
                     text = await self._predict(call, model, document, deadline, len(body))
         return Reply(text)
@@ -92,7 +96,7 @@ class Predictions(Endpoint):
         size: int,
     ) -> bytes:
         decode = partial(tensorflow_json.decode, model.manifest, document)
-        decoded = decode() if size <= _THREAD_BYTES else await asyncio.to_thread(decode)
+        decoded = await self._decoded(size, decode)
         outputs = await self._infer(call, model, decoded.tensors, deadline)
         encode = partial(tensorflow_json.encode, outputs, decoded.form, rows(decoded.tensors))
         if sum(array.nbytes for array in outputs.values()) <= _THREAD_BYTES // 4:
@@ -105,15 +109,17 @@ class Predictions(Endpoint):
         model: LoadedModel,
         document: dict[str, Any],
         deadline: float | None,
+        size: int,
+        *,
         method: Method,
     ) -> bytes:
         manifest = model.manifest
         name = tensorflow_examples.output_of(manifest, method, tensorflow_json.signature(document))
         examples = tensorflow_examples.examples(document)
         if tensorflow_examples.by_processing(manifest):
-            tensors = await asyncio.to_thread(
-                tensorflow_examples.processed, manifest, model.processor, examples
-            )
+            work = partial(tensorflow_examples.processed, manifest, model.processor, examples)
+            with self.server.dataplane.hold(size):
+                tensors = await asyncio.to_thread(work)
         else:
             tensors = tensorflow_examples.tensors(manifest, examples)
         outputs = await self._infer(call, model, tensors, deadline)
@@ -124,6 +130,16 @@ class Predictions(Endpoint):
         else:
             results = tensorflow_examples.values(name, array)
         return json_text.encode({"results": results}, finite=False)
+
+    async def _decoded(self, size: int, work: partial[T]) -> T:
+        """Decode a long body of `size` bytes on a thread, a short one here.
+
+        A hop costs more than it saves there; and what waits for a thread is in memory, and counts.
+        """
+        if size <= _THREAD_BYTES:
+            return work()
+        with self.server.dataplane.hold(size):
+            return await asyncio.to_thread(work)
 
     async def _infer(
         self, call: Call, model: LoadedModel, tensors: Tensors, deadline: float | None
@@ -207,8 +223,3 @@ def _sticks_to_field(server: Server, name: str) -> bool:
     """Whether a value in the request decides which version answers."""
     rule = server.traffic.rule(name)
     return rule is not None and (rule.sticky or "").startswith("field:")
-
-
-async def _off_loop(body: bytes, work: partial[dict[str, Any]]) -> dict[str, Any]:
-    """Parse a long body on a thread, a short one here: a hop costs more than it saves."""
-    return work() if len(body) <= _THREAD_BYTES else await asyncio.to_thread(work)

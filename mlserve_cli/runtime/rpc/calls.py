@@ -21,6 +21,7 @@ from ..protocols import errors
 from ..timing import Timing
 
 if TYPE_CHECKING:
+    from ..dataplane import Hold
     from ..registry import LoadedModel
     from ..server import Server
 
@@ -53,6 +54,7 @@ class Call:
     __slots__ = (
         "_context",
         "arrived",
+        "held",
         "key",
         "model",
         "operation",
@@ -67,6 +69,7 @@ class Call:
         self.priority = 0  # 0: as usual, 1: before all others, and so on
         self.timing = Timing()
         self.model: LoadedModel | None = None  # filled in once it is known, for the metrics
+        self.held: Hold | None = None  # the message's bytes, while it is decoded
         self.key: str | None = None  # the name of the client's, where keys are needed
         self._context = context
         sent = self.metadata("x-request-id")
@@ -78,6 +81,11 @@ class Call:
             if key == name and isinstance(value, str):
                 return value
         return None
+
+    def let_go(self) -> None:
+        """The message is decoded, or refused: its bytes count no more."""
+        if self.held is not None:
+            self.held.let_go()
 
     def caller(self) -> Caller:
         """Who asks, for the audit log."""
@@ -111,12 +119,18 @@ class Calls:
         self.protocol = protocol
 
     def unary(
-        self, operation: str, message: Any, answer: Answer, *, scope: Scope | None
+        self,
+        operation: str,
+        message: Any,
+        answer: Answer,
+        *,
+        scope: Scope | None,
+        counted: bool = False,
     ) -> grpc.RpcMethodHandler:
         """The handler of a method with one request and one reply.
 
         message: the class of the request. scope: what the client's key must allow; None lets
-        everybody in.
+        everybody in. counted: whether messages hold tensors, and so count as bytes in flight.
         """
 
         async def handle(body: bytes, context: Any) -> bytes:
@@ -126,6 +140,8 @@ class Calls:
             try:
                 if scope is not None:
                     self.require(call, scope)
+                if counted:
+                    call.held = self.server.dataplane.hold(len(body))
                 reply = (await answer(parse(message, body), call)).SerializeToString()
             except asyncio.CancelledError:
                 self.finish(call, CLIENT_LEFT, None)
@@ -134,6 +150,8 @@ class Calls:
                 refused, code, details = error, code_of(error), sentence(error)
             except Exception as error:
                 code, details = grpc.StatusCode.INTERNAL, errors.logged(error)
+            finally:
+                call.let_go()
             status = 200 if code is None else refused.status if refused else 500
             self.finish(call, status, refused)
             context.set_trailing_metadata(trailing(call.request_id, refused))

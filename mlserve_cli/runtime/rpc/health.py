@@ -75,7 +75,7 @@ class Health:
     async def _watch(self, body: bytes, context: Any) -> None:
         """The status now, and whenever it is another one.
 
-        A request that its engine failed is news, so a model that breaks is seen without being asked.
+        A request that failed by itself is news, so a model that breaks is seen without being asked.
         """
         name = parse(_Request, body).service
         told: Any = None

@@ -86,6 +86,7 @@ class InferStream:
         refused: RequestError | None = None
         identity = ""
         try:
+            call.held = self._calls.server.dataplane.hold(len(body))
             sent = parse(Request, body)
             identity = sent.id
             asks_for_final = False
@@ -105,6 +106,8 @@ class InferStream:
             if asks_for_final:
                 answer.parameters[_FINAL].bool_param = True
             answered = _Answered(Response(infer_response=answer), None)
+        finally:
+            call.let_go()
         status = 200 if answered.code is None else refused.status if refused else 500
         self._calls.finish(call, status, refused)
         return answered

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from .. import compat
-from ..errors import InvalidRequest, NotFound, NotImplementedHere, RequestError
+from ..errors import InvalidRequest, NotFound, NotImplementedHere, Overloaded, RequestError
 from ..monitoring import statistics
 from ..protocols import health, oip_config, oip_messages
 from ..protocols.classification import classify
@@ -77,7 +77,11 @@ class OpenInference:
             answer, scope = methods.get(method.name) or (partial(_absent, method.name), "infer")
             kind = message(method.input_type.full_name)
             found[method.name] = self._calls.unary(
-                f"{SERVICE}/{method.name}", kind, answer, scope=scope
+                f"{SERVICE}/{method.name}",
+                kind,
+                answer,
+                scope=scope,
+                counted=method.name == "ModelInfer",
             )
         return found
 
@@ -92,6 +96,7 @@ class OpenInference:
             call.priority = oip_messages.priority(request)
             names = _wanted(manifest, request)
             tensors = infer_messages.tensors_of(manifest, request, sent)
+            call.let_go()
             outputs = await self._server.dataplane.infer(
                 model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
             )
@@ -101,6 +106,8 @@ class OpenInference:
                 if count:
                     outputs[output.name] = classify(outputs[output.name], count, manifest.labels)
         except RequestError as error:
+            if isinstance(error, Overloaded):
+                error.message = f"{oip_messages.FULL}: {error.message}"
             if sent.id:
                 error.message = f"[request id: {sent.id}] {error.message}"
             raise

@@ -44,7 +44,7 @@ class TensorflowServing:
         """The methods of `PredictionService` by name."""
         found = {
             "Predict": self._calls.unary(
-                f"{PREDICTION}/Predict", _Predict, self._predict, scope="infer"
+                f"{PREDICTION}/Predict", _Predict, self._predict, scope="infer", counted=True
             ),
             "GetModelMetadata": self._calls.unary(
                 f"{PREDICTION}/GetModelMetadata", _Metadata, self._metadata, scope="infer"
@@ -78,6 +78,7 @@ class TensorflowServing:
                 name, sent.inputs[name], limit_bytes=self._limit_bytes
             )
         names = _wanted(manifest, sent.output_filter)
+        call.let_go()
         outputs = await self._server.dataplane.infer(
             model, tensors, deadline=call.deadline(), priority=call.priority, timing=call.timing
         )

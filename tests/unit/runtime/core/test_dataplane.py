@@ -278,6 +278,33 @@ def test_inputs_beyond_what_may_be_in_memory_are_refused_until_there_is_room():
     asyncio.run(main())
 
 
+def test_a_body_counts_while_it_is_decoded_and_its_tensors_after_that():
+    made = make()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=9, max_bytes=30)
+        made.model.batcher = Gated()
+        held = plane.hold(100)  # alone it is taken whatever its size
+        with pytest.raises(Overloaded, match="requests of 100 bytes are in memory"):
+            plane.hold(1)
+        with pytest.raises(Overloaded):
+            await plane.infer(made.model, rows(1))
+        held.let_go()
+        held.let_go()
+        assert plane.bytes_in_flight == 0
+        tensors = asyncio.create_task(plane.infer(made.model, rows(3)))
+        await asyncio.sleep(0)
+        with plane.hold(6):
+            assert plane.bytes_in_flight == 30
+            with pytest.raises(Overloaded):
+                plane.hold(1)
+        assert plane.bytes_in_flight == 24
+        made.model.batcher.go.set()
+        await tensors
+
+    asyncio.run(main())
+
+
 def test_a_request_that_fails_or_is_cancelled_takes_no_memory_any_more():
     made = make()
 

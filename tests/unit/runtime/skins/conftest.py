@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 from mlserve_cli.package import golden
 from mlserve_cli.runtime import processing, tensors
 from mlserve_cli.runtime.app import build_app
+from mlserve_cli.runtime.dataplane import Hold
+from mlserve_cli.runtime.errors import Overloaded
 from mlserve_cli.runtime.golden import Golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
@@ -66,6 +68,10 @@ class FakeDataPlane:
         self.error: Exception | None = None
         self.never = False
         self.cancelled = 0
+        self.bytes_in_flight = 0
+        self.max_bytes = 1 << 30
+        self.held: list[int] = []  # the bytes of each message that was counted
+        self.still_held: list[int] = []  # how many of them were, when tensors came
         self.asked = asyncio.Event()
 
     async def infer(
@@ -78,6 +84,7 @@ class FakeDataPlane:
         timing: Timing | None = None,
     ) -> Tensors:
         self.given.append(given)
+        self.still_held.append(self.bytes_in_flight)
         self.deadlines.append(deadline)
         self.priorities.append(priority)
         self.asked.set()
@@ -91,6 +98,13 @@ class FakeDataPlane:
             raise self.error
         tensors.check(model.manifest.inputs, given, model=model.manifest.name)
         return self.function(given)
+
+    def hold(self, size: int) -> Hold:
+        if self.bytes_in_flight + size > self.max_bytes:
+            raise Overloaded("max_inflight_mb allows no more", retry_after_s=1)
+        self.held.append(size)
+        self.bytes_in_flight += size
+        return Hold(self, size)  # type: ignore[arg-type]
 
     async def predict(
         self,

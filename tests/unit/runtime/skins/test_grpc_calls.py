@@ -304,6 +304,85 @@ def test_who_watches_the_health_is_told_of_each_change(play: Any, server: Any) -
     play(story)
 
 
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+def predicted() -> bytes:
+    """The same request, as TensorFlow Serving's clients send it."""
+    made = schema.message("tensorflow.serving.PredictRequest")(model_spec={"name": "dbl"})
+    tensor = made.inputs["x"]
+    tensor.dtype = 1
+    for size in (1, 3):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.float_val.extend([1, 1, 1])
+    text: bytes = made.SerializeToString()
+    return text
+
+
+def test_messages_count_as_bytes_in_flight_until_they_are_tensors(play: Any, server: Any) -> None:
+    plane = server.dataplane
+
+    async def story(channel: Any, serving: Any) -> None:
+        for path, good, bad in (
+            (INFER, sent(), sent(model_name="nope")),
+            (PREDICT, predicted(), b"\xff"),
+        ):
+            plane.held.clear()
+            call = channel.unary_unary(path)
+            await call(good)
+            for body in (bad, b"\x0b"):
+                await failed(call(body))
+            assert plane.held == [len(good), len(bad), 1]
+        stream = channel.stream_stream(STREAM)(iter([sent(), b"\x0b", sent(id="2")]))
+        assert len([reply async for reply in stream]) == 3
+        assert plane.held[3:] == [len(sent()), 1, len(sent(id="2"))]
+        assert set(plane.still_held) == {0}  # `infer` counts the tensors itself
+        assert plane.bytes_in_flight == 0
+        await channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
+        assert len(plane.held) == 6
+
+    play(story)
+
+
+def test_messages_beyond_what_may_be_in_memory_are_refused_and_probes_are_not(
+    play: Any, server: Any
+) -> None:
+    server.dataplane.max_bytes = len(sent()) - 1
+
+    async def story(channel: Any, serving: Any) -> None:
+        for path, body in ((INFER, sent()), (PREDICT, predicted())):
+            found = await failed(channel.unary_unary(path)(body))
+            assert found.code() == grpc.StatusCode.UNAVAILABLE
+            assert "max_inflight_mb allows no more" in found.details()
+            assert dict(found.trailing_metadata())["retry-after"] == "1"
+        stream = channel.stream_stream(STREAM)(iter([sent()]))
+        reply = schema.message("inference.ModelStreamInferResponse").FromString(await stream.read())
+        assert "max_inflight_mb allows no more" in reply.error_message
+        strict = channel.stream_stream(STREAM)(
+            iter([sent()]), metadata=[("triton_grpc_error", "true")]
+        )
+        with pytest.raises(aio.AioRpcError) as caught:
+            await strict.read()
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert server.dataplane.given == []
+        assert await verdicts(channel) == [True] * 6
+
+    play(story)
+
+
+def test_the_message_of_a_call_that_is_left_counts_no_more(play: Any, server: Any) -> None:
+    server.dataplane.never = True
+
+    async def story(channel: Any, serving: Any) -> None:
+        call = channel.unary_unary(INFER)(sent())
+        await server.dataplane.asked.wait()
+        call.cancel()
+        await until(lambda: server.dataplane.cancelled)
+        assert server.dataplane.bytes_in_flight == 0
+
+    play(story)
+
+
 async def verdicts(channel: Any) -> list[bool]:
     """What each question about readiness is answered with."""
     oip, health = "inference.GRPCInferenceService", "grpc.health.v1.Health"

@@ -634,3 +634,28 @@ def test_an_unknown_input_is_refused_before_its_data_is_decoded(client: Any, loa
     load()
     reply = infer(client, name="zz", data=["no number"])
     assert reply.json()["error"] == "unexpected inference input 'zz' for model 'dbl'"
+
+
+def test_a_long_body_counts_as_bytes_in_flight_while_a_thread_decodes_it(
+    client: Any, load: Any, server: Any
+) -> None:
+    load()
+    plane = server.dataplane
+    count = 50_000
+    long = json.dumps({"inputs": [X | {"shape": [count, 3], "data": [1.25] * count * 3}]}).encode()
+    assert client.post(INFER, content=long).status_code == 200
+    assert plane.held == [len(long)] * 2  # parsed, and made tensors
+    packed = gzip.compress(json.dumps({"inputs": [X]}).encode())
+    headers = {"content-encoding": "gzip"}
+    assert client.post(INFER, content=packed, headers=headers).status_code == 200
+    assert plane.held[2:] == [len(packed)]
+    assert plane.still_held == [0, 0]  # `infer` counts the tensors itself
+    plane.max_bytes = len(packed) - 1
+    for reply in (
+        client.post(INFER, content=long),
+        client.post(INFER, content=packed, headers=headers),
+    ):
+        assert reply.status_code == 503
+        assert reply.headers["retry-after"] == "1"
+        assert "max_inflight_mb allows no more" in reply.json()["error"]
+    assert plane.bytes_in_flight == 0

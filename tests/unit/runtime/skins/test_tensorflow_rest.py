@@ -444,3 +444,19 @@ def test_requests_are_counted_by_model_and_protocol(client: Any, half: Any) -> N
     name = 'mlserve_requests_total{model="half",protocol="tensorflow-rest",status='
     assert name + '"2xx",version="123"} 1.0' in text
     assert name + '"4xx",version="123"} 1.0' in text
+
+
+def test_a_long_body_counts_as_bytes_in_flight_while_a_thread_decodes_it(
+    client: Any, half: Any, server: Any
+) -> None:
+    document = {"instances": [1.25] * 60_000}
+    size = len(json.dumps(document))
+    plane = server.dataplane
+    assert post(client, "half:predict", document)[0] == 200
+    assert plane.held == [size] * 2  # parsed, and made tensors
+    assert plane.still_held == [0]  # `infer` counts the tensors itself
+    plane.max_bytes = size - 1
+    status, told = post(client, "half:predict", document)
+    assert status == 503
+    assert "max_inflight_mb allows no more" in told["error"]
+    assert plane.bytes_in_flight == 0
