@@ -21,6 +21,7 @@ _FILES = (  # each after those that it imports
     "model_config",
     "open_inference",
     "tensorflow",
+    "tensorflow_errors",
     "tensorflow_serving",
     "health",
     "reflection",

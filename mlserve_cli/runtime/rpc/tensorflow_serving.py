@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 
 from ..errors import InvalidRequest, NotFound, NotImplementedHere
 from ..protocols import tensorflow_json, tensorflow_rest, tensorflow_status
@@ -29,7 +30,7 @@ _NUMBERED = 2**63  # versions are numbers there; ours can be any text
 _Predict = message("tensorflow.serving.PredictRequest")
 _Metadata = message("tensorflow.serving.GetModelMetadataRequest")
 _Status = message("tensorflow.serving.GetModelStatusRequest")
-_Spec = message("tensorflow.serving.ModelSpec")
+_Unread = Empty  # the request of what is not offered: whatever it holds is unknown to this one
 
 
 class TensorflowServing:
@@ -51,8 +52,9 @@ class TensorflowServing:
             ),
         }
         for name in ("Classify", "Regress", "MultiInference"):
-            # Its message is not read: any will do.
-            found[name] = self._calls.unary(f"{PREDICTION}/{name}", _Spec, _absent, scope="infer")
+            found[name] = self._calls.unary(
+                f"{PREDICTION}/{name}", _Unread, _no_examples, scope="infer"
+            )
         return found
 
     def model_handlers(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -60,7 +62,10 @@ class TensorflowServing:
         return {
             "GetModelStatus": self._calls.unary(
                 f"{MODEL}/GetModelStatus", _Status, self._status, scope="infer"
-            )
+            ),
+            "HandleReloadConfigRequest": self._calls.unary(
+                f"{MODEL}/HandleReloadConfigRequest", _Unread, _no_reloading, scope="infer"
+            ),
         }
 
     async def _predict(self, sent: Any, call: Call) -> Any:
@@ -155,10 +160,17 @@ class TensorflowServing:
             raise tensorflow_rest.unknown(_named(spec), error) from error
 
 
-async def _absent(sent: Any, call: Call) -> Any:
+async def _no_examples(sent: Any, call: Call) -> Any:
     raise NotImplementedHere(
         f"{call.operation.rpartition('/')[2]} is not served over gRPC",
         hint="call Predict; classify and regress are served over REST",
+    )
+
+
+async def _no_reloading(sent: Any, call: Call) -> Any:
+    raise NotImplementedHere(
+        "which models are served cannot be set over TensorFlow Serving's API",
+        hint="'mlserve deploy' and the admin API load and unload models; labels are set there too",
     )
 
 

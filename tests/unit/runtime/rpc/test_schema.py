@@ -74,29 +74,173 @@ def test_the_service_has_every_method_of_tritons() -> None:
     assert forms(ours) == forms(theirs)
 
 
-def test_tensorflow_servings_numbers_are_kept() -> None:
-    """As in tensorflow_serving/apis and tensorflow/core/framework, which no package here has."""
+TENSORFLOW = """
+tensorflow.TensorShapeProto
+    2 repeated tensorflow.TensorShapeProto.Dim dim
+    3 bool unknown_rank
+tensorflow.TensorShapeProto.Dim
+    1 int64 size
+    2 string name
+tensorflow.TensorProto
+    1 tensorflow.DataType dtype
+    2 tensorflow.TensorShapeProto tensor_shape
+    3 int32 version_number
+    4 bytes tensor_content
+    5 packed float float_val
+    6 packed double double_val
+    7 packed int32 int_val
+    8 repeated bytes string_val
+    10 packed int64 int64_val
+    11 packed bool bool_val
+    13 packed int32 half_val
+    16 packed uint32 uint32_val
+    17 packed uint64 uint64_val
+tensorflow.TensorInfo
+    1 string name (encoding)
+    2 tensorflow.DataType dtype
+    3 tensorflow.TensorShapeProto tensor_shape
+tensorflow.SignatureDef
+    1 map<string, tensorflow.TensorInfo> inputs
+    2 map<string, tensorflow.TensorInfo> outputs
+    3 string method_name
+tensorflow.serving.ModelSpec
+    1 string name
+    2 google.protobuf.Int64Value version (version_choice)
+    3 string signature_name
+    4 string version_label (version_choice)
+tensorflow.serving.PredictRequest
+    1 tensorflow.serving.ModelSpec model_spec
+    2 map<string, tensorflow.TensorProto> inputs
+    3 repeated string output_filter
+tensorflow.serving.PredictResponse
+    1 map<string, tensorflow.TensorProto> outputs
+    2 tensorflow.serving.ModelSpec model_spec
+tensorflow.serving.SignatureDefMap
+    1 map<string, tensorflow.SignatureDef> signature_def
+tensorflow.serving.GetModelMetadataRequest
+    1 tensorflow.serving.ModelSpec model_spec
+    2 repeated string metadata_field
+tensorflow.serving.GetModelMetadataResponse
+    1 tensorflow.serving.ModelSpec model_spec
+    2 map<string, google.protobuf.Any> metadata
+tensorflow.serving.StatusProto
+    1 tensorflow.error.Code error_code
+    2 string error_message
+tensorflow.serving.ModelVersionStatus
+    1 int64 version
+    2 tensorflow.serving.ModelVersionStatus.State state
+    3 tensorflow.serving.StatusProto status
+tensorflow.serving.GetModelStatusRequest
+    1 tensorflow.serving.ModelSpec model_spec
+tensorflow.serving.GetModelStatusResponse
+    1 repeated tensorflow.serving.ModelVersionStatus model_version_status
+"""
+"""As in TensorFlow Serving 2.21 (tensorflow_serving/apis) and TensorFlow (core/framework,
+core/protobuf/meta_graph.proto): number, type, name and, in brackets, what it is one of."""
 
-    def numbers(name: str) -> dict[str, int]:
-        found = schema.pool.FindMessageTypeByName(name)
-        return {each.name: each.number for each in found.fields}
+TENSORFLOW_ENUMS = {
+    "tensorflow.DataType": (
+        "INVALID 0, FLOAT 1, DOUBLE 2, INT32 3, UINT8 4, INT16 5, INT8 6, STRING 7, COMPLEX64 8, "
+        "INT64 9, BOOL 10, BFLOAT16 14, UINT16 17, COMPLEX128 18, HALF 19, UINT32 22, UINT64 23"
+    ),
+    "tensorflow.error.Code": (
+        "OK 0, CANCELLED 1, UNKNOWN 2, INVALID_ARGUMENT 3, DEADLINE_EXCEEDED 4, NOT_FOUND 5, "
+        "ALREADY_EXISTS 6, PERMISSION_DENIED 7, RESOURCE_EXHAUSTED 8, FAILED_PRECONDITION 9, "
+        "ABORTED 10, OUT_OF_RANGE 11, UNIMPLEMENTED 12, INTERNAL 13, UNAVAILABLE 14, "
+        "DATA_LOSS 15, UNAUTHENTICATED 16"
+    ),
+    "tensorflow.serving.ModelVersionStatus.State": (
+        "UNKNOWN 0, START 10, LOADING 20, AVAILABLE 30, UNLOADING 40, END 50"
+    ),
+}
 
-    assert numbers("tensorflow.serving.ModelSpec") == {
-        "name": 1,
-        "version": 2,
-        "signature_name": 3,
-        "version_label": 4,
+TENSORFLOW_METHODS = {
+    "tensorflow.serving.PredictionService": {
+        "Predict": ("PredictRequest", "PredictResponse"),
+        "GetModelMetadata": ("GetModelMetadataRequest", "GetModelMetadataResponse"),
+    },
+    "tensorflow.serving.ModelService": {
+        "GetModelStatus": ("GetModelStatusRequest", "GetModelStatusResponse"),
+    },
+}
+
+TENSORFLOW_FILES = ("tensorflow.proto", "tensorflow_errors.proto", "tensorflow_serving.proto")
+
+
+def written(found: Any) -> str:
+    """A field as the table has it."""
+
+    def kind(each: Any) -> str:
+        named = each.message_type or each.enum_type
+        scalars = {getattr(each, f"TYPE_{name.upper()}"): name for name in proto_text._SCALARS}
+        return named.full_name if named else scalars[each.type]
+
+    entry = found.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        key, value = entry.fields
+        assert (key.name, key.number, value.name, value.number) == ("key", 1, "value", 2)
+        what = f"map<{kind(key)}, {kind(value)}>"
+    else:
+        repeated = "packed " if found.is_packed else "repeated " if found.is_repeated else ""
+        what = repeated + kind(found)
+    one_of = f" ({found.containing_oneof.name})" if found.containing_oneof else ""
+    return f"    {found.number} {what} {found.name}{one_of}"
+
+
+def test_tensorflows_messages_have_its_numbers_and_types() -> None:
+    lines: list[str] = []
+
+    def walk(message: Any) -> None:
+        if message.GetOptions().map_entry:
+            return
+        lines.append(message.full_name)
+        lines.extend(written(each) for each in sorted(message.fields, key=lambda one: one.number))
+        for nested in message.nested_types:
+            walk(nested)
+
+    for file in TENSORFLOW_FILES:
+        for message in schema.pool.FindFileByName(file).message_types_by_name.values():
+            walk(message)
+    assert lines == TENSORFLOW.strip().splitlines()
+
+
+@pytest.mark.parametrize("name", TENSORFLOW_ENUMS)
+def test_tensorflows_enumerations_have_its_numbers(name: str) -> None:
+    values = schema.pool.FindEnumTypeByName(name).values
+    found = [f"{each.name.removeprefix('DT_')} {each.number}" for each in values]
+    assert found == TENSORFLOW_ENUMS[name].split(", ")
+
+
+def test_tensorflows_services_have_its_paths_and_messages() -> None:
+    package = "tensorflow.serving."
+    found = {
+        service.full_name: {
+            method.name: (
+                method.input_type.full_name.removeprefix(package),
+                method.output_type.full_name.removeprefix(package),
+            )
+            for method in service.methods
+            if not (method.client_streaming or method.server_streaming)
+        }
+        for file in TENSORFLOW_FILES
+        for service in schema.pool.FindFileByName(file).services_by_name.values()
     }
-    assert numbers("tensorflow.serving.PredictRequest") == {
-        "model_spec": 1,
-        "inputs": 2,
-        "output_filter": 3,
-    }
-    assert numbers("tensorflow.serving.PredictResponse") == {"outputs": 1, "model_spec": 2}
-    tensor = numbers("tensorflow.TensorProto")
-    assert (tensor["dtype"], tensor["tensor_shape"], tensor["tensor_content"]) == (1, 2, 4)
-    assert (tensor["float_val"], tensor["string_val"], tensor["half_val"]) == (5, 8, 13)
-    assert numbers("tensorflow.TensorShapeProto") == {"dim": 2, "unknown_rank": 3}
+    assert found == TENSORFLOW_METHODS
+
+
+def test_every_enumeration_of_tensorflows_is_in_the_table() -> None:
+    names = set()
+
+    def walk(found: Any) -> None:
+        names.update(each.full_name for each in found.enum_types_by_name.values())
+        for nested in getattr(found, "message_types_by_name", {}).values():
+            walk(nested)
+        for nested in getattr(found, "nested_types", ()):
+            walk(nested)
+
+    for file in TENSORFLOW_FILES:
+        walk(schema.pool.FindFileByName(file))
+    assert names == TENSORFLOW_ENUMS.keys()
 
 
 def test_our_messages_are_not_registered_with_the_process() -> None:

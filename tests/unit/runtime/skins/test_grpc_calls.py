@@ -162,14 +162,14 @@ def test_the_earlier_of_two_deadlines_counts(play: Any, server: Any) -> None:
         call, now = channel.unary_unary(INFER), asyncio.get_running_loop().time
         timeout = {"timeout": {"int64_param": 5_000_000}}
         began = now()
-        await call(sent(), timeout=100)
+        await call(sent(), timeout=50)
         await call(sent(parameters=timeout))
-        await call(sent(parameters=timeout), timeout=100)
+        await call(sent(parameters=timeout), timeout=50)
         await call(sent(parameters=timeout), timeout=3)
         await call(sent())
         *found, none = server.dataplane.deadlines
-        slack = now() - began + 0.5
-        for deadline, seconds in zip(found, (100, 5, 5, 3), strict=True):
+        slack = now() - began + 0.5  # gRPC sends tenths of a second, from 100 s on whole ones
+        for deadline, seconds in zip(found, (50, 5, 5, 3), strict=True):
             assert abs(deadline - began - seconds) <= slack
         assert none is None
 
@@ -379,6 +379,33 @@ def test_the_message_of_a_call_that_is_left_counts_no_more(play: Any, server: An
         call.cancel()
         await until(lambda: server.dataplane.cancelled)
         assert server.dataplane.bytes_in_flight == 0
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("PredictionService/Classify", "Classify is not served over gRPC (hint: call Predict"),
+        ("PredictionService/Regress", "Regress is not served over gRPC (hint: call Predict"),
+        ("PredictionService/MultiInference", "MultiInference is not served over gRPC"),
+        ("ModelService/HandleReloadConfigRequest", "cannot be set over TensorFlow Serving's API"),
+    ],
+)
+def test_what_tensorflow_serving_has_beside_is_refused_whatever_was_sent(
+    play: Any, path: str, sentence: str
+) -> None:
+    bodies = [
+        b"",
+        b"\x0a\x05\x0a\x03dbl\x12\x04\x0a\x02\x0a\x00",  # a model_spec and an input
+        b"\x0a\x02\xff\xfe",  # bytes that are no text, in field 1
+    ]
+
+    async def story(channel: Any, serving: Any) -> None:
+        for body in bodies:
+            found = await failed(channel.unary_unary(f"/tensorflow.serving.{path}")(body))
+            assert found.code() == grpc.StatusCode.UNIMPLEMENTED
+            assert sentence in found.details()
 
     play(story)
 
