@@ -25,7 +25,7 @@ KEY = "mlserve.key"
 
 PROBES = frozenset({"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
 
-_TORCHSERVE = ("/models", "/predictions", "/explanations")
+_TORCHSERVE = ("/models", "/predictions", "/explanations", "/invocations")
 
 _CHALLENGE = b'Bearer realm="mlserve", Basic realm="mlserve", charset="UTF-8"'
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -71,6 +71,11 @@ def scope_of(method: str, path: str) -> Scope | None:
     ):
         return "admin"
     return "infer"
+
+
+def is_torchserves(path: str) -> bool:
+    """Whether a path is of TorchServe's APIs, where errors are worded as there."""
+    return any(_is_below(path, prefix) for prefix in _TORCHSERVE)
 
 
 def admits(guard: Guard, headers: Mapping[bytes, bytes]) -> bool:
@@ -138,8 +143,7 @@ async def _refuse(error: RequestError, path: str, kind: str, send: Send) -> None
     if kind == "websocket":
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.message})
         return
-    of_torchserve = any(_is_below(path, prefix) for prefix in _TORCHSERVE)
-    body = torchserve_errors.encode(error) if of_torchserve else errors.encode(error)
+    body = torchserve_errors.encode(error) if is_torchserves(path) else errors.encode(error)
     found: list[Header] = [JSON, (b"content-length", b"%d" % len(body)), *errors.headers(error)]
     if isinstance(error, Unauthorized):
         found.append((b"www-authenticate", _CHALLENGE))

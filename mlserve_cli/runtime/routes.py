@@ -13,9 +13,9 @@ from starlette.routing import Route
 from . import json_text
 from .admin import Admin
 from .errors import RequestError
-from .gate import Gate
+from .gate import Gate, is_torchserves
 from .page import Pages
-from .protocols import errors, tensorflow_rest
+from .protocols import errors, tensorflow_rest, torchserve_errors
 from .protocols import torchserve as torchserve_rest
 from .protocols.health import Health
 from .protocols.not_offered import views as not_offered
@@ -169,7 +169,10 @@ async def _request_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    body = json_text.encode({"error": error.detail})
+    if is_torchserves(request.url.path):
+        body = torchserve_errors.by_status(error.status_code, error.detail)
+    else:
+        body = json_text.encode({"error": error.detail})
     return Response(body, error.status_code, error.headers, media_type=_JSON)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -184,9 +184,9 @@ class Metrics:
         """Count a request that reached no model: its name may be anything, so it is no label."""
         self._no_model.count(protocol, status, error)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, names: Collection[str] = ()) -> bytes:
+        """The text that Prometheus scrapes; where there are `names`, of those metrics alone."""
+        return generate_latest(_Named(self.registry, names) if names else self.registry)
 
     def families(self) -> Iterator[Metric]:
         """Every metric of the server and its models, as Prometheus' client library has them."""
@@ -236,6 +236,21 @@ class Metrics:
         yield GaugeMetricFamily(
             "mlserve_ready", "1 while predictions would succeed.", value=int(self.is_ready)
         )
+
+
+class _Named(Collector):
+    """Some of a registry's metrics, by the name of a family or of one of its samples."""
+
+    def __init__(self, registry: CollectorRegistry, names: Collection[str]) -> None:
+        self._registry = registry
+        self._names = frozenset(names)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families that are wanted, whole."""
+        for family in self._registry.collect():
+            names = {family.name, *(sample.name for sample in family.samples)}
+            if not names.isdisjoint(self._names):
+                yield family
 
 
 class _Models(Collector):

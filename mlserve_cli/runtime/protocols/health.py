@@ -60,8 +60,9 @@ class Health:
         return JSONResponse({"live": True, "ready": True})
 
     async def metrics(self, request: Request) -> Response:
-        """`GET /metrics`, in Prometheus' text format."""
-        return Response(self._server.metrics.render(), headers={"content-type": CONTENT_TYPE})
+        """`GET /metrics[?name[]=NAME]`, in Prometheus' text format; TorchServe names some so."""
+        text = self._server.metrics.render(request.query_params.getlist("name[]"))
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def server_metadata(self, request: Request) -> Response:
         """`GET /v2`."""

@@ -53,12 +53,25 @@ _TYPES |= {
 }
 
 
+_DOCUMENT = "please refer to API document."
+_OF_ROUTES = {
+    404: ("ResourceNotFoundException", f"Requested resource is not found, {_DOCUMENT}"),
+    405: ("MethodNotAllowedException", f"Requested method is not allowed, {_DOCUMENT}"),
+}
+
+
 def encode(error: RequestError) -> bytes:
     """The JSON body of an error that a client is told about."""
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     kind = _TYPES.get(type(error), "BadRequestException")
     document = {"code": error.status, "type": kind, "message": errors.printable(message)}
     return json_text.encode(document)
+
+
+def by_status(status: int, detail: str) -> bytes:
+    """The JSON body where no route takes a path (404) or its method (405)."""
+    kind, message = _OF_ROUTES.get(status, ("BadRequestException", detail))
+    return json_text.encode({"code": status, "type": kind, "message": message})
 
 
 def unexpected(error: Exception) -> bytes:

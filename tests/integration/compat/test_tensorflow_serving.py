@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -42,6 +43,19 @@ def test_half_plus_two_answers_as_there(
     url: str, version: str, action: str, body: str, answer: Any
 ) -> None:
     assert ask(f"{url}/v1/models/half{version}:{action}", body) == (200, answer)
+
+
+def test_every_action_gives_the_same_bits(url: str) -> None:
+    """Each answer is the shortest text of the same float32."""
+    values = [0.1, -3.3333333, 1e-30, 3e38, 16777217.0]
+    columns = ask(f"{url}/v1/models/half:predict", json.dumps({"inputs": values}))[1]["outputs"]
+    rows = ask(f"{url}/v1/models/half:predict", json.dumps({"instances": values}))[1]
+    examples = json.dumps({"examples": [{"x": value} for value in values]})
+    regressed = ask(f"{url}/v1/models/half:regress", examples)[1]["results"]
+    classified = ask(f"{url}/v1/models/half:classify", examples)[1]["results"]
+    wanted = (np.float32(0.5) * np.float32(values) + np.float32(2)).tobytes()
+    for found in (columns, rows["predictions"], regressed, [one[0][1] for one in classified]):
+        assert np.float32(found).tobytes() == wanted
 
 
 @pytest.mark.parametrize("path", ["half", "half/versions/123"])

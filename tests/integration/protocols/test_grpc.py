@@ -76,6 +76,25 @@ def test_the_engines_bits_come_as_they_were_asked(call: Any, expected: Any, raw:
         assert not reply.raw_output_contents
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_stream_gives_the_engines_bits(channel: Any, expected: Any, raw: bool) -> None:
+    stream = channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
+    asked = [request(row[None], raw=raw) for row in rows()]
+    found = b""
+    for reply in stream(iter(asked), timeout=30):
+        answer = reply.infer_response
+        if raw:
+            found += answer.raw_output_contents[0]
+        else:
+            values = answer.outputs[0].contents.fp32_contents
+            found += np.array(values, dtype=np.float32).tobytes()
+    assert found == expected.tobytes()
+
+
 def test_every_datatype_is_the_same_as_over_rest(served: Any, call: Any, every: Any) -> None:
     sent = service_pb2.ModelInferRequest(model_name="every")
     for name, array in every.items():
@@ -130,7 +149,7 @@ def test_a_message_that_unpacks_to_too_much_is_refused(channel: Any) -> None:
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def predict(array: Any, **spec: Any) -> Any:
+def predict(array: Any, *, typed: bool = False, **spec: Any) -> Any:
     sent = message("tensorflow.serving.PredictRequest")()
     sent.model_spec.name = "dbl"
     for name, value in spec.items():
@@ -142,13 +161,16 @@ def predict(array: Any, **spec: Any) -> Any:
     tensor.dtype = 1
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = array.tobytes()
+    if typed:
+        tensor.float_val.extend(array.ravel().tolist())
+    else:
+        tensor.tensor_content = array.tobytes()
     return sent
 
 
 def test_tensorflow_servings_predict_gives_the_engines_bits(call: Any, expected: Any) -> None:
     answer = message("tensorflow.serving.PredictResponse")
-    for spec in ({}, {"version": 2}, {"signature_name": "serving_default"}):
+    for spec in ({}, {"typed": True}, {"version": 2}, {"signature_name": "serving_default"}):
         reply = call(PREDICT, predict(rows(), **spec), answer)
         found = np.array(reply.outputs["y"].float_val, dtype=np.float32)
         assert found.tobytes() == expected.tobytes()

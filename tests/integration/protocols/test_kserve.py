@@ -1,8 +1,7 @@
 """The KServe SDK's clients: REST of versions 1 and 2, and gRPC.
 
 The SDK pins what we use in other versions, so it runs in an environment of its own, which is made
-once and kept in pytest's cache. `kserve.txt` has what its clients really import, and no more: whole,
-it brings a Kubernetes client with all it needs, Ray's and a web server's parts.
+once and kept in pytest's cache: `kserve.txt` has what its clients import, and no more.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(sys.version_info >= (3, 14), reason="KServe's SDK is made for Python < 3.14"),
+    pytest.mark.skipif(
+        sys.version_info >= (3, 14), reason="KServe's SDK is made for Python < 3.14"
+    ),
 ]
 
 FOLDER = Path(__file__).parent

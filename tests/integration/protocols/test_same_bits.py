@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import struct
+import zlib
 from typing import Any
 
 import httpx2
@@ -93,6 +95,29 @@ def test_tensorflow_servings_columns_give_the_engines_bits(served: Any, expected
         reply = httpx2.post(url, json={"inputs": inputs}, timeout=30)
         found = np.array(reply.json()["outputs"], dtype=np.float32)
         assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate"])
+def test_a_packed_body_and_a_packed_answer_give_the_engines_bits(
+    served: Any, expected: Any, packing: str
+) -> None:
+    array = rows()
+    described = header(array) | {"parameters": {"binary_data_size": array.nbytes}}
+    asked = {"inputs": [described], "parameters": {"binary_data_output": True}}
+    text = json.dumps(asked).encode()
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress}[packing]
+    reply = httpx2.post(
+        f"{served.url}/v2/models/dbl/infer",
+        content=pack(text + array.tobytes()),
+        headers={
+            "Inference-Header-Content-Length": str(len(text)),
+            "Content-Encoding": packing,
+            "Accept-Encoding": packing,
+        },
+    )
+    assert reply.headers["content-encoding"] == packing
+    start = int(reply.headers["inference-header-content-length"])
+    assert reply.content[start:] == expected.tobytes()
 
 
 def test_torchserve_gives_the_engines_bits(served: Any, expected: Any) -> None:

@@ -115,6 +115,8 @@ def test_each_error_has_its_status(play: Any, server: Any, error: Any, code: str
         found = await failed(channel.unary_unary(INFER)(sent(id="7")))
         assert found.code().name == code
         assert found.details().startswith("[request id: 7] ")
+        full = "[request id: 7] Exceeds maximum queue size: "  # clients of Triton look for it
+        assert found.details().startswith(full) is isinstance(error, Overloaded)
         trailing = dict(found.trailing_metadata())
         if error.retry_after_s is None:
             assert "retry-after" not in trailing

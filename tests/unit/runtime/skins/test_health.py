@@ -103,6 +103,17 @@ def test_metrics_are_prometheus_text(client: Any) -> None:
     assert "# TYPE mlserve_requests" in reply.text
 
 
+def test_metrics_can_be_asked_for_by_name(client: Any, load: Any) -> None:
+    load()
+    client.post("/predict/dbl", json=[1, 2, 3])
+    query = "name[]=mlserve_ready&name[]=mlserve_requests_total&name[]=mlserve_nothing"
+    text = client.get(f"/metrics?{query}").text
+    families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert families == {"mlserve_ready", "mlserve_requests_total"}
+    assert 'mlserve_requests_total{model="dbl"' in text
+    assert client.get("/metrics?name[]=mlserve_nothing").text == ""
+
+
 def test_every_answer_is_counted_by_model_protocol_and_status(
     client: Any, load: Any, server: Any
 ) -> None:

@@ -116,6 +116,27 @@ def test_what_is_not_there_is_told_as_there(
     assert reply.status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/predictions/echo", 405, "MethodNotAllowedException"),
+        ("DELETE", "/predictions/echo/1", 405, "MethodNotAllowedException"),
+        ("GET", "/invocations", 405, "MethodNotAllowedException"),
+        ("GET", "/explanations/echo", 405, "MethodNotAllowedException"),
+        ("PATCH", "/models/echo", 405, "MethodNotAllowedException"),
+        ("GET", "/models/echo/1/nothing", 404, "ResourceNotFoundException"),
+        ("POST", "/predictions/echo/1/nothing", 404, "ResourceNotFoundException"),
+    ],
+)
+def test_a_wrong_method_or_path_is_told_as_there(
+    client: Any, echo: Any, method: str, path: str, status: int, kind: str
+) -> None:
+    reply = client.request(method, path)
+    assert reply.status_code == status
+    assert (reply.json()["code"], reply.json()["type"]) == (status, kind)
+    assert reply.json()["message"].endswith("please refer to API document.")
+
+
 def test_a_wrong_row_is_a_400_with_its_reason(client: Any, echo: Any) -> None:
     reply = client.post("/predictions/echo", json={"a": "x", "b": 2})
     assert reply.status_code == 400
