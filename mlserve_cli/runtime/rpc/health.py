@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ..errors import NotFound
-from .calls import Call, Calls, parse
+from ..errors import NotFound, RequestError
+from .calls import Call, Calls, code_of, parse, sentence
 from .schema import message
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ class Health:
 
         A request that failed by itself is news, so a model that breaks is seen without being asked.
         """
-        name = parse(_Request, body).service
+        try:
+            name = parse(_Request, body).service
+        except RequestError as error:
+            await context.abort(code_of(error), sentence(error))
         told: Any = None
         while not self._stopping:
             news = self._news

@@ -445,6 +445,20 @@ def test_an_engine_that_broke_is_not_ready_over_grpc_either(play: Any, server: A
     play(story)
 
 
+def test_a_question_for_the_health_that_cannot_be_read_is_the_clients_error(
+    play: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(channel: Any, serving: Any) -> None:
+        watched = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\x0b")
+        for call in (channel.unary_unary("/grpc.health.v1.Health/Check")(b"\x0b"), watched.read()):
+            found = await failed(call)
+            assert found.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "no grpc.health.v1.HealthCheckRequest" in found.details()
+
+    play(story)
+    assert "Traceback" not in caplog.text
+
+
 def test_who_watches_the_health_sees_an_engine_break_and_recover(
     play: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
