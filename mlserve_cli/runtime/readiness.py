@@ -32,6 +32,7 @@ class Readiness:
         self._server = server
         self._seen: dict[tuple[str, str], tuple[int, bool]] = {}  # failures, does it work
         self._rows: dict[str, Tensors] = {}  # by digest, of the models that failed
+        self._asked: dict[tuple[str, str], asyncio.Task[bool]] = {}  # models that answer just now
 
     def broken(self) -> bool:
         """Whether a model did not answer when it was last asked for; nothing is run for this."""
@@ -57,13 +58,28 @@ class Readiness:
             return False
 
     async def _works(self, model: LoadedModel) -> bool:
+        """Many who ask at the same time share one run: anybody may, and a run costs the engine."""
         key = _key(model)
-        failures = model.metrics.rejections.get("engine", 0)
-        before, worked = self._seen.get(key, (0, True))
-        if worked and failures == before:
-            return True
+        works = True
+        for _ in range(2):
+            failures = model.metrics.rejections.get("engine", 0)
+            before, worked = self._seen.get(key, (0, True))
+            if worked and failures == before:
+                return True
+            asked = self._asked.get(key)
+            is_fresh = asked is None
+            if asked is None:
+                asked = asyncio.create_task(self._ask(model, failures, worked=worked))
+                self._asked[key] = asked
+                asked.add_done_callback(lambda _: self._asked.pop(key, None))
+            works = await asyncio.shield(asked)
+            if is_fresh:
+                break  # else that run may be of before the failure that this question is about
+        return works
+
+    async def _ask(self, model: LoadedModel, failures: int, *, worked: bool) -> bool:
         works = await self._answers(model, worked)
-        self._seen[key] = (failures, works)
+        self._seen[_key(model)] = (failures, works)
         if works != worked:
             self._server.changed()
         return works

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -62,3 +63,51 @@ def test_a_model_that_is_only_busy_stays_ready(
     fail_once(load())
     server.dataplane.error = error
     assert client.get("/readyz").status_code == status
+
+
+def test_those_who_ask_at_the_same_time_share_one_run(load: Any, server: Any) -> None:
+    model = load()
+    run = server.dataplane.infer
+    gate = asyncio.Event()
+
+    async def gated(*given: Any, **options: Any) -> Any:
+        await gate.wait()
+        return await run(*given, **options)
+
+    async def story() -> None:
+        server.dataplane.infer = gated
+        fail_once(model)
+        asked = [asyncio.create_task(server.readiness.server()) for _ in range(20)]
+        await asyncio.sleep(0)
+        asked[0].cancel()  # who asked first may leave, and the others still get their answer
+        gate.set()
+        assert await asyncio.gather(*asked[1:]) == [True] * 19
+        assert len(server.dataplane.given) == 1
+
+    asyncio.run(story())
+
+
+def test_a_failure_while_a_model_is_asked_is_not_missed(load: Any, server: Any) -> None:
+    model = load()
+    run = server.dataplane.infer
+    gate = asyncio.Event()
+
+    async def gated(*given: Any, **options: Any) -> Any:
+        answer = await run(*given, **options)  # it still answered, and broke right after that
+        await gate.wait()
+        return answer
+
+    async def story() -> None:
+        server.dataplane.infer = gated
+        fail_once(model)
+        first = asyncio.create_task(server.readiness.server())
+        await server.dataplane.asked.wait()
+        fail_once(model)
+        server.dataplane.error = InferenceFailed("the device is lost")
+        second = asyncio.create_task(server.readiness.server())
+        await asyncio.sleep(0)
+        gate.set()
+        assert await first
+        assert not await second
+
+    asyncio.run(story())
