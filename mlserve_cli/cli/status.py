@@ -24,6 +24,7 @@ def command(
     """Show a running server: its models, their versions, traffic and figures. 1 if not ready."""
     client = remote.client(url, key, ca)
     found = client.status()
+    _add_intervals(found)
     entries = client.audit(audit) if audit else []
     if as_json:
         console.print_json({"url": client.url, **found, **({"audit": entries} if audit else {})})
@@ -31,6 +32,18 @@ def command(
         _print(client.url, found, entries)
     if not found["ready"]:
         raise typer.Exit(Exit.REFUSED)
+
+
+def _add_intervals(found: dict[str, Any]) -> None:
+    """Say beside each accuracy, also of the parts of the traffic, how sure it is."""
+    from mlserve_cli.evaluate.proportions import wilson
+
+    for entry in found["models"]:
+        truth = entry.get("feedback") or {}
+        for facts in (truth, *truth.get("arms", {}).values()):
+            if "accuracy" in facts:
+                interval = wilson(facts["agreed"], facts["classes"])
+                facts["accuracy_interval"] = [interval.low, interval.high]
 
 
 def _print(url: str, found: dict[str, Any], entries: list[dict[str, Any]]) -> None:
@@ -44,8 +57,12 @@ def _print(url: str, found: dict[str, Any], entries: list[dict[str, Any]]) -> No
     for name in ("traffic", "requests", "failed", "mean ms", "queue"):
         table.add_column(name, justify="right")
     table.add_column("labels")
+    with_truth = any("feedback" in entry for entry in found["models"])
+    if with_truth:
+        table.add_column("by the truth")
     for entry in found["models"]:
-        table.add_row(f"{entry['name']} {entry['version']}", *_row(entry))
+        row = (*_row(entry), _truth(entry)) if with_truth else _row(entry)
+        table.add_row(f"{entry['name']} {entry['version']}", *row)
     out.print(table)
     for entry in found["models"]:
         if entry["reason"]:
@@ -56,6 +73,20 @@ def _print(url: str, found: dict[str, Any], entries: list[dict[str, Any]]) -> No
         out.print("  ".join(str(part) for part in (*line, *more)), markup=False, highlight=False)
     ready = "ready" if found["ready"] else "not ready"
     console.note(f"{url} is {ready}, up for {found['uptime_s']:,.0f} s")
+
+
+def _truth(entry: dict[str, Any]) -> str:
+    """`93.1 % right [91.2, 94.6] of 1,204`, or the mean error of a regression."""
+    facts = entry.get("feedback", {})
+    words = []
+    if "accuracy" in facts:
+        low, high = (100 * end for end in facts["accuracy_interval"])
+        right, count = 100 * facts["accuracy"], facts["classes"]
+        words.append(f"{right:.1f} % right [{low:.1f}, {high:.1f}] of {count:,}")
+    if "values" in facts:
+        error, count = facts["mean_absolute_error"], facts["values"]
+        words.append(f"off by {error:.3g} on average, of {count:,}")
+    return "; ".join(words)
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ class Admin:
         """One version of a model: its state, its part of the traffic, its figures."""
         name, version = status.name, status.version
         rule = self._server.traffic.rule(name) or TrafficRule()
-        found = {
+        found: dict[str, Any] = {
             "name": name,
             "version": version,
             "state": status.state,
@@ -247,6 +247,10 @@ class Admin:
             "labels": sorted(label for label, each in rule.labels.items() if each == version),
             "shadow": rule.shadow_share if rule.shadow == version else 0.0,
         }
+        memory = self._server.memory
+        truth = None if memory is None else memory.tallies.version(name, version)
+        if truth is not None:
+            found["feedback"] = truth
         if version not in self._server.registry.versions(name):
             return found
         model = self._server.registry.get(name, version)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InvalidRequest, Overloaded
+from .feedback.memory import Asked, Memory
 from .registry import LoadedModel
 from .tensors import Array, Tensors, check, rows
 from .threads import Threads
@@ -42,14 +43,21 @@ class DataPlane:
     max_payloads: of one model that may be in processing or wait for it; more are refused.
     max_bytes: of inputs that may be in memory at the same time, as bodies that are decoded or as
     tensors; more are refused, but one request of any size is taken while there are no others.
+    memory: of answers, so that the truth can be joined to them.
     """
 
     def __init__(
-        self, *, processing_threads: int, max_payloads: int, max_bytes: int = 1 << 30
+        self,
+        *,
+        processing_threads: int,
+        max_payloads: int,
+        max_bytes: int = 1 << 30,
+        memory: Memory | None = None,
     ) -> None:
         self._threads = Threads(processing_threads)
         self._max_payloads = max_payloads
         self._max_bytes = max_bytes
+        self._memory = memory
         self._payloads: dict[LoadedModel, int] = {}
         self.bytes_in_flight = 0
 
@@ -61,12 +69,14 @@ class DataPlane:
         deadline: float | None = None,
         priority: int = 0,
         timing: Timing | None = None,
+        asked: Asked | None = None,
     ) -> Tensors:
         """Check `tensors` against the signature and answer all rows.
 
         deadline: by `time.monotonic`. priority: 1 is the most urgent; 0 means the usual one.
-        timing: filled in. More rows than a batch may have are split and answered as one. Raises
-        `InvalidRequest`, and what the batcher raises.
+        timing: filled in. asked: the request, where its answer may be remembered. More rows than a
+        batch may have are split and answered as one. Raises `InvalidRequest`, and what the batcher
+        raises.
         """
         manifest = model.manifest
         check(manifest.inputs, tensors, model=manifest.name)
@@ -87,8 +97,11 @@ class DataPlane:
                 outputs = await _split(model, tensors, count, deadline, priority, timing)
         finally:
             self.bytes_in_flight -= size
+        remembered = None
+        if self._memory is not None and asked is not None:
+            remembered = self._memory.remember(asked, manifest, outputs, count)
         for shadow in model.shadows:
-            shadow.copy(model, tensors, outputs, count)
+            shadow.copy(model, tensors, outputs, count, remembered=remembered)
         return outputs
 
     async def predict(
@@ -100,6 +113,7 @@ class DataPlane:
         deadline: float | None = None,
         priority: int = 0,
         timing: Timing | None = None,
+        asked: Asked | None = None,
     ) -> list[Any]:
         """A payload as the package's processing takes it → one JSON value a row.
 
@@ -123,7 +137,7 @@ class DataPlane:
                 del self._payloads[model]
         decoded = time.perf_counter()
         outputs = await self.infer(
-            model, tensors, deadline=deadline, priority=priority, timing=timing
+            model, tensors, deadline=deadline, priority=priority, timing=timing, asked=asked
         )
         computed = time.perf_counter()
         answers = await self._threads.run(model, lambda: processor.answers(outputs), deadline)

@@ -46,11 +46,18 @@ _TIMEOUT: Document = {
 }
 
 
-def document(models: Iterable[tuple[Manifest, Example | None]], *, version: str) -> Document:
-    """The document for models with their examples; `version` is the runtime's."""
+def document(
+    models: Iterable[tuple[Manifest, Example | None]], *, version: str, feedback: bool = False
+) -> Document:
+    """The document for models with their examples.
+
+    version: of the runtime. feedback: whether truth about answers is taken.
+    """
     paths: Document = {}
     for manifest, example in models:
         paths |= _prediction(manifest, example) | _inference(manifest, example)
+        if feedback:
+            paths |= _feedback(manifest)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -137,6 +144,53 @@ def _inference(manifest: Manifest, example: Example | None) -> Document:
         "responses": _responses({"type": "object"}, errors=("404",)),
     }
     return {path: {"post": operation}, f"/v2/models/{manifest.name}": {"get": metadata}}
+
+
+def _feedback(manifest: Manifest) -> Document:
+    item: Document = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "X-Request-Id of the answer, or its OIP id."},
+            "row": {"type": "integer", "minimum": 0, "default": 0},
+            "truth": {
+                "description": "A label, a class's number, a value, or a list of values.",
+                "type": ["string", "number", "boolean", "array"],
+                "items": {"type": "number"},
+            },
+        },
+        "required": ["id", "truth"],
+        "additionalProperties": False,
+    }
+    counts = ("received", "joined", "corrected", "duplicate", "unknown")
+    answer = {
+        "type": "object",
+        "properties": {
+            "model": {"const": manifest.name},
+            **{name: {"type": "integer", "minimum": 0} for name in counts},
+            "reasons": {
+                "description": "Why truths were joined to nothing.",
+                "type": "object",
+                "additionalProperties": {"type": "integer"},
+            },
+            "first_unknown": {"type": "object"},
+            "kept": {"type": "boolean", "description": "Whether feedback.jsonl has what joined."},
+        },
+        "required": ["model", *counts, "reasons"],
+    }
+    several = {"oneOf": [item, {"type": "array", "items": item}]}
+    content = {"application/json": {"schema": several}, "application/x-ndjson": {"schema": item}}
+    operation = {
+        "tags": [manifest.name],
+        "summary": f"Tell what would have been right, of answers by {manifest.name}",
+        "operationId": f"feedback_{manifest.name}",
+        "requestBody": {"required": True, "content": content},
+        "responses": _responses(
+            answer,
+            errors=("400", "404", "413"),
+            also={"409": "The server remembers no predictions, or none of this model."},
+        ),
+    }
+    return {f"/feedback/{manifest.name}": {"post": operation}}
 
 
 def _common() -> Document:

@@ -71,7 +71,8 @@ class Pages:
             for model in self._server.registry.models()
             if self._is_default(model)
         ]
-        return JSONResponse(openapi.document(models, version=self._version))
+        feedback = self._server.memory is not None
+        return JSONResponse(openapi.document(models, version=self._version, feedback=feedback))
 
     async def example(self, request: Request) -> Response:
         """`GET /examples/{model}[/{version}]`: a body that this model takes."""

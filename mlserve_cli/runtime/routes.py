@@ -13,6 +13,7 @@ from starlette.routing import Route
 from . import json_text
 from .admin import Admin
 from .errors import RequestError
+from .feedback.endpoint import Feedback
 from .gate import Gate, is_torchserves
 from .page import Pages
 from .protocols import errors, tensorflow_rest, torchserve_errors
@@ -66,11 +67,12 @@ def inference(server: Server) -> list[Route]:
 
 
 def prediction(server: Server) -> list[Route]:
-    """Rows in, answers out, by each package's processing."""
+    """Rows in, answers out, by each package's processing; later, what would have been right."""
     predict = Predict(server)
     return [
         Route("/predict/{model}", predict, methods=["POST"]),
         Route("/predict/{model}/{version}", predict, methods=["POST"]),
+        Route("/feedback/{model}", Feedback(server).post, methods=["POST"]),
     ]
 
 

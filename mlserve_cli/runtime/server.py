@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .dataplane import DataPlane
+from .feedback.memory import Memory
+from .feedback.pairs_file import PairsFile
 from .hardware import Hardware, detect
+from .journal import folder_of
 from .lifecycle import Lifecycle
 from .monitoring import access_log, logs
 from .monitoring.metrics import Metrics
@@ -52,10 +55,16 @@ class Server:
         self.traffic = Traffic(self.registry, self.metrics)
         self.lifecycle = Lifecycle(self)
         self.operations = Operations(self)
+        self.memory: Memory | None = None  # of predictions, where truth about them may come
+        if settings.feedback_rows:
+            self.memory = Memory(settings.feedback_rows, self.traffic.arm)
+            self.metrics.registry.register(self.memory.tallies)
+        self.pairs = self._pairs()
         self.dataplane = DataPlane(
             processing_threads=settings.processing_threads,
             max_payloads=settings.max_queue_rows,
             max_bytes=int(settings.max_inflight_mb * (1 << 20)),
+            memory=self.memory,
         )
         self.readiness = Readiness(self)
         self.watchers = Watchers()
@@ -95,9 +104,20 @@ class Server:
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
+    def _pairs(self) -> PairsFile | None:
+        """Where predictions go with their truths."""
+        folder = folder_of(self.settings.state, self.root)
+        limit_mb = self.settings.feedback_file_mb
+        if self.memory is None or folder is None or not limit_mb:
+            return None
+        return PairsFile(folder, limit_mb << 20)
+
     def _watch(self) -> Traces | None:
         """Set up who is told of each request. Raises `StartupError`."""
         self.watchers.log(self.settings.access_log, access_log.write)
+        if self.settings.feedback_file_mb and self.pairs is None:
+            why = "feedback_rows is 0" if self.memory is None else "there is no folder for state"
+            log.warning("feedback_file_mb is set, and %s: no truth is written down", why)
         traces = None
         if self.settings.traces == "otlp":
             from .monitoring.traces import Traces

@@ -172,6 +172,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "503.",
         ),
     ] = 1024.0
+    feedback_rows: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Rows of each model whose predictions are remembered, so that POST "
+            "/feedback/MODEL can join the truth to them; one takes 300 bytes to 1 KiB, and 0 "
+            "remembers none.",
+        ),
+    ] = 0
+    feedback_file_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 20,
+            description="MiB that predictions with their truths may take as feedback.jsonl in the "
+            "folder state; 0 writes none.",
+        ),
+    ] = 0
     sizing: dict[str, Sizing] = {}  # by model name; a model without one is measured at start
 
 

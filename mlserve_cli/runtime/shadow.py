@@ -20,6 +20,7 @@ from .processing.declaration import ClassesOutput
 from .tensors import Array, Tensors, check
 
 if TYPE_CHECKING:
+    from .feedback.memory import Remembered
     from .registry import LoadedModel
 
 PRIORITY = 100
@@ -90,8 +91,19 @@ class Shadow:
         self._position = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def copy(self, primary: LoadedModel, tensors: Tensors, outputs: Tensors, rows: int) -> None:
-        """Send a copy of a request that `primary` answered with `outputs`. Returns at once."""
+    def copy(
+        self,
+        primary: LoadedModel,
+        tensors: Tensors,
+        outputs: Tensors,
+        rows: int,
+        *,
+        remembered: Remembered | None = None,
+    ) -> None:
+        """Send a copy of a request that `primary` answered with `outputs`. Returns at once.
+
+        remembered: that answer, which the truth may be joined to; the copy's is remembered with it.
+        """
         self._position = (self._position + _GOLDEN) % 1.0
         if self._position >= self._share:
             return
@@ -103,18 +115,26 @@ class Shadow:
             tally.dropped += 1
             return
         task = asyncio.get_running_loop().create_task(
-            self._compare(primary, tensors, outputs, rows, tally)
+            self._compare(primary, tensors, outputs, rows, tally, remembered)
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _compare(
-        self, primary: LoadedModel, tensors: Tensors, expected: Tensors, rows: int, tally: Tally
+        self,
+        primary: LoadedModel,
+        tensors: Tensors,
+        expected: Tensors,
+        rows: int,
+        tally: Tally,
+        remembered: Remembered | None,
     ) -> None:
         target = self.target
         try:
             check(target.manifest.inputs, tensors, model=target.manifest.name)
             found = await target.batcher.run(tensors, rows, priority=PRIORITY)
+            if remembered is not None:
+                remembered.also(target.manifest, found)
             decisive = _decisive(primary)
             if sum(array.nbytes for array in expected.values()) <= _ON_THE_LOOP:
                 agreed = agreement(expected, found, rows, decisive=decisive)

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import InvalidRequest, NotFound
+from .feedback.memory import Arm
 from .monitoring.metrics import Metrics
 from .registry import LoadedModel, Registry
 from .shadow import Shadow, ShadowMetrics
@@ -113,6 +114,21 @@ class Traffic:
                     if found is not None:
                         return found
         return self._registry.get(name, version)
+
+    def arm(self, name: str, version: str, named: bool) -> Arm:
+        """Which part of the traffic a request was that `version` answered.
+
+        named: it asked for a version or a label. While a sticky key deals, both sides are `ab`:
+        they are what an experiment compares.
+        """
+        if named:
+            return "named"
+        split = self._splits.get(name)
+        if split is None or not split.edges:
+            return "default"
+        if self._rules[name].sticky is not None:
+            return "ab"
+        return "canary" if any(version == each for _, each in split.edges) else "default"
 
     def set_rule(self, name: str, rule: TrafficRule | None) -> None:
         """Replace the rule of a model; None takes it away.

@@ -24,6 +24,7 @@ PAGES = [
     "docs/batching.md",
     "docs/operating.md",
     "docs/traffic.md",
+    "docs/feedback.md",
     "docs/protocols/tensorflow-serving.md",
     "docs/protocols/torchserve.md",
 ]

@@ -46,6 +46,7 @@ class Call:
     """One request, while it is answered."""
 
     __slots__ = (
+        "alias",
         "arrived",
         "headers",
         "method",
@@ -84,7 +85,13 @@ class Call:
         self.timing = Timing()
         sent = self.headers.get(b"x-request-id")
         self.request_id = (sent_id(sent) if sent is not None else None) or new_id()
+        self.alias = ""  # the id inside a message; a skin may fill it in
         self.model: LoadedModel | None = None  # filled in once it is known, for the metrics
+
+    @property
+    def named(self) -> bool:
+        """Whether it asks for a version or a label, so that no rule chooses one."""
+        return "version" in self.parameters or "label" in self.parameters
 
     @property
     def content_type(self) -> str:

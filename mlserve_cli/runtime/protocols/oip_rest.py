@@ -75,6 +75,7 @@ class Infer(Endpoint):
         manifest = model.manifest
         deadline = call.deadline(oip_messages.timeout_us(request))
         call.priority = oip_messages.priority(request)
+        call.alias = request.id
         wanted = _wanted(manifest, request)
         if position > _THREAD_BYTES:
             with self.server.dataplane.hold(len(body)):
@@ -83,7 +84,12 @@ class Infer(Endpoint):
             tensors = read_tensors(manifest, request, body, position)
         with call.watch:
             outputs = await self.server.dataplane.infer(
-                model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
+                model,
+                tensors,
+                deadline=deadline,
+                priority=call.priority,
+                timing=call.timing,
+                asked=call,
             )
         kept: Tensors = {}
         large = False

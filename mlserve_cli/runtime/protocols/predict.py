@@ -30,6 +30,7 @@ class Predict(Endpoint):
                 deadline=deadline,
                 priority=call.priority,
                 timing=call.timing,
+                asked=call,
             )
         return self.reply(model, body, predictions)
 

@@ -145,7 +145,12 @@ class Predictions(Endpoint):
         self, call: Call, model: LoadedModel, tensors: Tensors, deadline: float | None
     ) -> Tensors:
         return await self.server.dataplane.infer(
-            model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
+            model,
+            tensors,
+            deadline=deadline,
+            priority=call.priority,
+            timing=call.timing,
+            asked=call,
         )
 
 

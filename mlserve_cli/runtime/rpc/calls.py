@@ -53,10 +53,12 @@ class Call:
 
     __slots__ = (
         "_context",
+        "alias",
         "arrived",
         "held",
         "key",
         "model",
+        "named",
         "operation",
         "priority",
         "request_id",
@@ -68,6 +70,8 @@ class Call:
         self.operation = operation  # "inference.GRPCInferenceService/ModelInfer"
         self.priority = 0  # 0: as usual, 1: before all others, and so on
         self.timing = Timing()
+        self.alias = ""  # the id inside a message
+        self.named = False  # asks for a version or a label, so that no rule chooses one
         self.model: LoadedModel | None = None  # filled in once it is known, for the metrics
         self.held: Hold | None = None  # the message's bytes, while it is decoded
         self.key: str | None = None  # the name of the client's, where keys are needed
@@ -193,6 +197,7 @@ class Calls:
                 key = call.metadata(source.lower())
             elif field is not None:
                 key = field(source)
+        call.named = bool(version or label)
         call.model = traffic.route(name, version or None, label=label, key=key)
         return call.model
 

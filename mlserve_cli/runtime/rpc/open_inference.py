@@ -94,11 +94,17 @@ class OpenInference:
             manifest = model.manifest
             deadline = call.deadline(oip_messages.timeout_us(request))
             call.priority = oip_messages.priority(request)
+            call.alias = sent.id
             names = _wanted(manifest, request)
             tensors = infer_messages.tensors_of(manifest, request, sent)
             call.let_go()
             outputs = await self._server.dataplane.infer(
-                model, tensors, deadline=deadline, priority=call.priority, timing=call.timing
+                model,
+                tensors,
+                deadline=deadline,
+                priority=call.priority,
+                timing=call.timing,
+                asked=call,
             )
             outputs = {name: outputs[name] for name in names}
             for output in request.outputs:

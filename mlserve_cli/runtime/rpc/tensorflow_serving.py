@@ -85,7 +85,12 @@ class TensorflowServing:
         names = _wanted(manifest, sent.output_filter)
         call.let_go()
         outputs = await self._server.dataplane.infer(
-            model, tensors, deadline=call.deadline(), priority=call.priority, timing=call.timing
+            model,
+            tensors,
+            deadline=call.deadline(),
+            priority=call.priority,
+            timing=call.timing,
+            asked=call,
         )
         reply = message("tensorflow.serving.PredictResponse")()
         _describe(reply.model_spec, manifest)

@@ -148,3 +148,32 @@ def test_a_folder_has_no_traffic_to_give_a_share_of(client, iris_package, tmp_pa
 
     assert result.exit_code == 2
     assert "a folder has no traffic" in result.stderr
+
+
+def test_status_shows_how_right_each_version_was_and_how_sure_that_is(client):
+    client.versions[0]["feedback"] = {
+        "joined": 200,
+        "classes": 200,
+        "agreed": 180,
+        "accuracy": 0.9,
+        "arms": {"default": {"joined": 200, "classes": 200, "agreed": 180, "accuracy": 0.9}},
+    }
+    client.versions[1]["feedback"] = {
+        "joined": 40,
+        "values": 40,
+        "mean_absolute_error": 1.25,
+        "root_mean_squared_error": 2.0,
+        "arms": {},
+    }
+
+    text = run("status").stdout
+    assert "90.0 % right [85.1, 93.4] of 200" in text
+    assert "off by 1.25 on average, of 40" in text
+
+    [first, _] = json.loads(run("status --json").stdout)["models"]
+    assert first["feedback"]["accuracy_interval"] == pytest.approx([0.8506, 0.9343], abs=1e-4)
+    assert "accuracy_interval" in first["feedback"]["arms"]["default"]
+
+
+def test_status_has_no_column_for_truth_that_nobody_sent(client):
+    assert "by the truth" not in run("status").stdout

@@ -386,10 +386,12 @@ def test_payloads_of_one_model_do_not_take_the_places_of_another():
 def test_a_shadow_gets_a_copy_of_what_was_answered():
     made = make()
     copies = []
-    shadow = SimpleNamespace(copy=lambda *arguments: copies.append(arguments))
+    shadow = SimpleNamespace(
+        copy=lambda *arguments, remembered: copies.append((*arguments, remembered))
+    )
     made.model.shadows = (shadow,)
     sent = rows(2)
 
     outputs = infer(made, sent)
 
-    assert copies == [(made.model, sent, outputs, 2)]
+    assert copies == [(made.model, sent, outputs, 2, None)]

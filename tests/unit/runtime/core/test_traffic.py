@@ -200,3 +200,24 @@ def test_a_shadow_follows_versions_that_come_and_go(traffic, registry):
     registry.add(again)
     traffic.refresh("dbl")
     assert registry.get("dbl", "1").shadows[0].target is again
+
+
+@pytest.mark.parametrize(
+    ("rule", "version", "arm"),
+    [
+        (None, "2", "default"),
+        (TrafficRule(default="1"), "1", "default"),
+        (TrafficRule(default="1", weights={"2": 0.0}), "1", "default"),
+        (TrafficRule(default="1", weights={"2": 10.0}), "1", "default"),
+        (TrafficRule(default="1", weights={"2": 10.0}), "2", "canary"),
+        (TrafficRule(default="1", weights={"2": 50.0}, sticky="header:X-User"), "2", "ab"),
+        (TrafficRule(default="1", weights={"2": 50.0}, sticky="header:X-User"), "1", "ab"),
+    ],
+)
+def test_a_request_belongs_to_the_part_of_the_traffic_that_the_rule_gave_it(
+    traffic, rule, version, arm
+):
+    traffic.set_rule("dbl", rule)
+
+    assert traffic.arm("dbl", version, False) == arm
+    assert traffic.arm("dbl", version, True) == "named"

@@ -18,6 +18,8 @@ from mlserve_cli.runtime import processing, tensors
 from mlserve_cli.runtime.app import build_app
 from mlserve_cli.runtime.dataplane import Hold
 from mlserve_cli.runtime.errors import Overloaded
+from mlserve_cli.runtime.feedback.memory import Memory
+from mlserve_cli.runtime.feedback.pairs_file import PairsFile
 from mlserve_cli.runtime.golden import Golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
@@ -82,6 +84,7 @@ class FakeDataPlane:
         deadline: float | None = None,
         priority: int = 0,
         timing: Timing | None = None,
+        asked: Any = None,
     ) -> Tensors:
         self.given.append(given)
         self.still_held.append(self.bytes_in_flight)
@@ -115,6 +118,7 @@ class FakeDataPlane:
         deadline: float | None = None,
         priority: int = 0,
         timing: Timing | None = None,
+        asked: Any = None,
     ) -> list[Any]:
         rows = model.processor.rows(body, content_type)
         outputs = await self.infer(model, model.processor.tensors(rows), deadline=deadline)
@@ -131,6 +135,8 @@ class FakeServer:
     watchers: Watchers = field(default_factory=Watchers)
     accepting: bool = True
     is_ready: bool = True
+    memory: Memory | None = None
+    pairs: PairsFile | None = None
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.settings, Path())

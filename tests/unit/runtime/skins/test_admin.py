@@ -62,6 +62,7 @@ def server(tmp_path: Any) -> Any:
         root=tmp_path,
         settings=SimpleNamespace(state=".mlserve", models="models", max_package_mb=1),
         guard=SimpleNamespace(enabled=True),
+        memory=None,
         registry=Registry(),
         accepting=True,
         ready=lambda: True,
