@@ -91,6 +91,7 @@ def _announce(server: Server, url: str, *, verbose: bool, as_json: bool) -> None
         console.print_json(
             {
                 "url": url,
+                "grpc": announcement.grpc_addresses(server, url),
                 "models": [
                     {
                         "name": model.manifest.name,

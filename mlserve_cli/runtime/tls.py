@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import SettingsError
 from .monitoring import logs
@@ -45,7 +47,9 @@ class Tls:
         was read before stays.
         """
         cert, key = self._files()
-        _fill(_new(), cert, key)  # a pair that does not fit must not half replace one that does
+        trial = _new()  # a pair that does not fit must not half replace one that does
+        _fill(trial, cert, key)
+        _check_dates(trial, cert)
         if self._context is None:
             self._context = _new()
         _fill(self._context, cert, key)
@@ -110,3 +114,43 @@ def _fill(context: ssl.SSLContext, cert: Path, key: Path) -> None:
             f"{error.reason or error}.",
             hint="both are PEM; the certificate comes first in its file, then its chain",
         ) from error
+
+
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which `ssl` has no name for
+
+
+def _check_dates(context: ssl.SSLContext, cert: Path) -> None:
+    """Raise `SettingsError` where no client would take the certificate today."""
+    found = _seen_by_a_client(context, cert)
+    now = time.time()
+    if "notAfter" in found and ssl.cert_time_to_seconds(found["notAfter"]) < now:
+        raise SettingsError(
+            f"tls_cert '{cert}' has expired: it was valid until {found['notAfter']}.",
+            hint="renew it; a running server takes the new one at SIGHUP",
+        )
+    if "notBefore" in found and ssl.cert_time_to_seconds(found["notBefore"]) > now:
+        raise SettingsError(
+            f"tls_cert '{cert}' is not valid before {found['notBefore']}.",
+            hint="look at this machine's clock: date -u",
+        )
+
+
+def _seen_by_a_client(context: ssl.SSLContext, cert: Path) -> dict[str, Any]:
+    """The certificate as `SSLSocket.getpeercert` has it; empty where the handshake fails.
+
+    Python reads a certificate for us only once a client trusts it, so one does, in memory.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags = ssl.VerifyFlags(ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        trusting.load_verify_locations(cert)
+        client = trusting.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        for side in (client, server, client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLError:  # for a reason of its own, which clients will be told
+        return {}
+    return client.getpeercert() or {}

@@ -1,0 +1,137 @@
+"""A long ordinary day in a minute (SOAK_SECONDS makes it longer): nothing piles up.
+
+Every kind of client comes and goes over HTTP and gRPC, models are loaded anew, the traffic is
+shifted, the configuration is read again; and the memory, the file descriptors, the threads and the
+tasks of the server stay what they were.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+
+import pytest
+
+pytest.importorskip("grpc")
+pytest.importorskip("tritonclient.grpc")
+
+from tests.e2e.serving.chaos import over_grpc, over_http
+from tests.e2e.serving.chaos.crowd import LIMIT_MB, QUEUE_ROWS, Chaos, crowd
+from tests.e2e.serving.chaos.models import Expected, write_models
+from tests.e2e.serving.chaos.operator import operator
+from tests.e2e.serving.chaos.watching import assert_memory_is_flat, floors, sample, watch
+
+RUN = """
+import asyncio, sys
+from pathlib import Path
+from mlserve_cli.runtime import announcement, settings
+from mlserve_cli.runtime.app import build_app
+from mlserve_cli.runtime.server import Server
+from mlserve_cli.runtime.serving import serve
+
+root = Path(sys.argv[1])
+server = Server(settings.load(root / "server.toml"), root)
+
+async def tell():
+    while True:
+        (root / "tasks.new").write_text(str(len(asyncio.all_tasks())))
+        (root / "tasks.new").replace(root / "tasks")
+        await asyncio.sleep(0.5)
+
+def announce(url):
+    server.telling = asyncio.get_running_loop().create_task(tell())
+    print(url, "gRPC:", *announcement.grpc_addresses(server, url), flush=True)
+
+serve(build_app(server), server, announce=announce)
+"""
+
+TOML = f"""
+port = 0
+grpc_port = 0
+max_body_mb = {LIMIT_MB}
+max_queue_rows = {QUEUE_ROWS}
+shutdown_grace_s = 0.1
+access_log = "off"
+"""
+
+CROWD = over_http.GOOD | over_http.BAD | over_grpc.GOOD | over_grpc.BAD | {operator: 1}
+del CROWD[over_http.hanging]  # it stays, so it says nothing of what is left behind
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+
+
+@pytest.mark.slow
+def test_memory_descriptors_threads_and_tasks_stay_flat(start, tmp_path):
+    write_models(tmp_path / "models", tmp_path)
+    (tmp_path / "server.toml").write_text(TOML)
+    server = start(sys.executable, "-c", RUN, tmp_path)
+    host, port = server.url.removeprefix("http://").split(":")
+    grpc_address = server.line(r"gRPC: (\S+)").group(1)
+    expected = Expected(tmp_path / "models")
+    chaos = Chaos(host, int(port), grpc_address, expected, random.Random(5))
+    pid, tasks = server.process.pid, tmp_path / "tasks"
+    samples = []
+
+    async def hanging_up():
+        """The configuration is read again every few seconds, and a limit is another each time."""
+        rows = QUEUE_ROWS
+        while not chaos.over.is_set():
+            await asyncio.sleep(3)
+            rows += 1
+            (tmp_path / "server.toml").write_text(TOML + f"shutdown_timeout_s = {rows}\n")
+            server.process.send_signal(signal.SIGHUP)
+            chaos.seen["hung up"] += 1
+
+    async def quiet():
+        """What is left once nobody is there: as much as there was before anybody came."""
+        end = asyncio.get_running_loop().time() + 30
+        while True:
+            left = await asyncio.to_thread(sample, pid, tasks)
+            if left.descriptors <= before.descriptors + 2 and left.tasks <= before.tasks:
+                return left
+            assert asyncio.get_running_loop().time() < end, (before, left)
+            await asyncio.sleep(0.5)
+
+    async def story():
+        # Once around first: threads and tasks that come with the first request are no leak.
+        await crowd(chaos, CROWD, 3, pause_s=0.2)
+        chaos.over.clear()
+        found = await asyncio.to_thread(sample, pid, tasks)
+        while found.tasks > 20 or not found.tasks:
+            await asyncio.sleep(0.5)
+            found = await asyncio.to_thread(sample, pid, tasks)
+        nonlocal before
+        before = found
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hanging_up())
+            group.create_task(watch(chaos, pid, samples, tasks=tasks))
+            await crowd(chaos, CROWD, SECONDS, pause_s=0.1)
+        return await quiet()
+
+    before = None
+    try:
+        after = asyncio.run(asyncio.wait_for(story(), SECONDS + 120))
+    finally:
+        expected.close()
+    assert server.stop() == 0, server.output
+    assert "Traceback" not in server.output
+
+    names = ("rss_mib", "descriptors", "threads", "tasks")
+    print(f"before: {before}\nafter: {after}")
+    print({name: floors(samples, name) for name in names})
+    print(
+        [
+            (round(each.rss_mib), each.descriptors, each.threads, each.tasks)
+            for each in samples[::40]
+        ]
+    )
+    print(dict(sorted(chaos.seen.items())))
+    assert chaos.seen["hung up"] > SECONDS / 6
+    assert chaos.seen["operations"] > 0
+    assert_memory_is_flat(samples)
+    for name in ("descriptors", "threads", "tasks"):
+        early, late = floors(samples, name)
+        assert late <= early + 5, f"{name}: {early} became {late}"
+    assert after.rss_mib <= before.rss_mib * 1.1 + 24, (before, after)
+    assert after.threads <= before.threads + 1, (before, after)
