@@ -62,14 +62,18 @@ def command(
             "rows (for real ones: mlserve export FILE.onnx --calibration DATA -o PKG)"
         )
         source = package.path
-    server = serving.server(source, flags)
+    from mlserve_cli.errors import SettingsError, StartupError
     from mlserve_cli.runtime.app import build_app
     from mlserve_cli.runtime.serving import serve
 
     def announce(url: str) -> None:
         _announce(server, url, verbose=verbose, as_json=as_json)
 
-    serve(build_app(server), server, announce=announce)
+    try:
+        server = serving.server(source, flags)
+        serve(build_app(server), server, announce=announce)
+    except SettingsError as error:  # what a server folder of its own exits with, too
+        raise StartupError(error.message, hint=error.hint) from error
 
 
 def _become(folder: Path, flags: dict[str, str]) -> None:

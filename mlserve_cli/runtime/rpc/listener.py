@@ -32,21 +32,26 @@ class RpcServer:
     """gRPC on some ports, as long as it is not stopped."""
 
     def __init__(
-        self, grpc_server: Any, ports: list[int], watched: Health, certificate: Certificate | None
+        self,
+        grpc_server: Any,
+        ports: list[int],
+        watched: Health,
+        certificates: Sequence[Certificate] = (),
     ) -> None:
         self.ports = ports
         self._server = grpc_server
         self._health = watched
-        self._certificate = certificate
+        self._certificates = certificates  # one for each port, or none
 
     async def renew(self, tls: Tls) -> None:
         """Let connections that begin from now on have what the files of `tls` hold now."""
-        if self._certificate is None:
+        if not self._certificates:
             return
         with contextlib.suppress(SettingsError):  # it was told when `tls` read them
             pair = await asyncio.to_thread(tls.pair)
             if pair is not None:
-                self._certificate.renew(pair)
+                for certificate in self._certificates:
+                    certificate.renew(pair)
 
     def changed(self) -> None:
         """Tell those who watch the health that something became ready, or ceased to be."""
@@ -59,7 +64,10 @@ class RpcServer:
 
 
 class Certificate:
-    """What gRPC's connections are wrapped with; it can be another one for those to come."""
+    """What the connections of one port are wrapped with; it can be another one for those to come.
+
+    Each port fetches for itself, and what has been fetched is not there for the others.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self._fresh: Any = None
@@ -109,14 +117,16 @@ async def listen(server: Server, host: str, ports: Sequence[int]) -> RpcServer:
         [grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()]
     )
     pair = server.tls.pair()
-    certificate = None if pair is None else Certificate(pair)
+    certificates: list[Certificate] = []
     address = f"[{host}]" if ":" in host else host
     bound = []
     for port in ports:
         try:
-            if certificate is None:
+            if pair is None:
                 bound.append(listening.add_insecure_port(f"{address}:{port}"))
             else:
+                certificate = Certificate(pair)
+                certificates.append(certificate)
                 bound.append(
                     listening.add_secure_port(f"{address}:{port}", certificate.credentials)
                 )
@@ -128,4 +138,4 @@ async def listen(server: Server, host: str, ports: Sequence[int]) -> RpcServer:
                 hint="set grpc_port or MLSERVE_GRPC_PORT to another port; 0 takes a free one",
             ) from error
     await listening.start()
-    return RpcServer(listening, bound, watched, certificate)
+    return RpcServer(listening, bound, watched, certificates)

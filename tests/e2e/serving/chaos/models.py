@@ -45,38 +45,40 @@ def write_slow(path):
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
 
 
-def write_scaled(path, factor):
-    """x (batch, 4) → y: x times a factor, by which its version is known."""
+def write_scaled(path, factor, width=4):
+    """x (batch, width) → y: x times a factor, by which its version is known."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
         "scaled",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", width])],
         [numpy_helper.from_array(np.array(factor, np.float32), "factor")],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
 
 
-def write_models(root: Path, scratch: Path):
-    """A repository of both, as packages."""
+def write_package(root: Path, name, version, file: Path, sample):
+    """A package of an ONNX file at root/name/version."""
     from mlserve_cli.package.draft import create
     from mlserve_cli.package.finish import finish
     from mlserve_cli.runtime.manifest import Manifest
 
-    def package(name, version, file, sample):
-        with create(root / name / version) as draft:
-            (draft.serve / "model.onnx").write_bytes(file.read_bytes())
-            manifest = Manifest(name=name, version=version, variant="fp32", inputs=(), outputs=())
-            finish(draft, manifest, [sample])
+    with create(root / name / version) as draft:
+        (draft.serve / "model.onnx").write_bytes(file.read_bytes())
+        manifest = Manifest(name=name, version=version, variant="fp32", inputs=(), outputs=())
+        finish(draft, manifest, [sample])
 
+
+def write_models(root: Path, scratch: Path):
+    """A repository of `tiny` and `slow`."""
     file = scratch / "model.onnx"
     for version, factor in FACTORS.items():
         write_scaled(file, factor)
-        package("tiny", version, file, tiny_rows(np.arange(16)))
+        write_package(root, "tiny", version, file, tiny_rows(np.arange(16)))
     write_slow(file)
-    package("slow", "1", file, slow_rows(np.arange(16)))
+    write_package(root, "slow", "1", file, slow_rows(np.arange(16)))
 
 
 def slow_rows(seeds):
