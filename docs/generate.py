@@ -49,21 +49,30 @@ def settings() -> str:
     """The settings of a server: each with its type, default, meaning and environment variable."""
     import msgspec
 
-    from mlserve_cli.runtime.settings import Settings
+    from mlserve_cli.runtime.reloading import LIVE
+    from mlserve_cli.runtime.settings import TABLES, Settings
 
     lines = [_NOTICE, "# Settings of a server\n"]
     lines.append(
         "They stand in `server.toml`; an environment variable wins over the file, a flag of "
-        "`mlserve up` over both.\n"
+        "`mlserve up` over both. `mlserve up SOURCE --print-config` shows what holds and where it "
+        "comes from.\n\n"
+        "SIGHUP has a server read its file again. A setting marked *now* is taken then; the log "
+        "names every other one that has changed, which waits for the next start.\n"
     )
-    lines.append("| setting | environment | default | what it does |\n|---|---|---|---|")
+    lines.append(
+        "| setting | environment | default | SIGHUP | what it does |\n|---|---|---|---|---|"
+    )
     for field in msgspec.inspect.type_info(Settings).fields:  # type: ignore[attr-defined]
         meta = getattr(field.type, "extra_json_schema", None) or {}
         if "description" not in meta:
             continue
-        variable = f"`MLSERVE_{field.name.upper()}`"
+        table = field.name in TABLES
+        variable = "" if table else f"`MLSERVE_{field.name.upper()}`"
+        default = "" if table else f"`{field.default!r}`"
+        when = "now" if field.name in LIVE else ""
         lines.append(
-            f"| `{field.name}` | {variable} | `{field.default!r}` | {meta['description']} |"
+            f"| `{field.name}` | {variable} | {default} | {when} | {meta['description']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -28,7 +28,10 @@ def command(
         bool, typer.Option("--verbose", "-v", help="Say how each model runs, and why.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document once the server is ready.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON document, once the server is ready or as --print-config."
+        ),
     ] = False,
     print_config: Annotated[
         bool,
@@ -47,8 +50,11 @@ def command(
     kind = serving.recognize(source)
     flags = given(context)
     if print_config:
-        found = serving.configuration(source if kind == "server" else None, flags)
-        sys.stdout.write(found.to_toml())
+        found = serving.configuration(source, flags)
+        if as_json:
+            console.print_json({"settings": found.to_builtins()})
+        else:
+            sys.stdout.write(found.to_toml())
         return
     if kind == "server":
         if as_json or verbose:

@@ -211,22 +211,29 @@ _FILES = ("keys", "tls_cert", "tls_key")
 """Settings that name a file: on the command line, from where the user stands."""
 
 
-def configuration(folder: Path | None, flags: Mapping[str, str]) -> Configuration:
+def configuration(source: Path, flags: Mapping[str, str]) -> Configuration:
     """Every setting with its origin: `server.toml` of a server folder, MLSERVE_*, the flags.
 
-    Raises `SettingsError`.
+    What is no server folder is itself what `models` says. Raises `SettingsError`.
     """
-    from mlserve_cli.runtime.configuration import resolve
+    import msgspec
+
+    from mlserve_cli.runtime.configuration import Configuration, resolve
     from mlserve_cli.runtime.settings import FILE
 
     environ = dict(os.environ)
-    if folder is None:
+    is_folder = (source / FILE).is_file() and recognize(source) == "server"
+    if not is_folder:
         for name in _FILES:
             variable = f"MLSERVE_{name.upper()}"
             if environ.get(variable):
                 environ[variable] = _placed(name, environ[variable])
     placed = {name: _placed(name, text) for name, text in flags.items()}
-    return resolve(None if folder is None else folder / FILE, environ, placed)
+    found = resolve(source / FILE if is_folder else None, environ, placed)
+    if is_folder:
+        return found
+    settings = msgspec.structs.replace(found.settings, models=str(source.resolve()))
+    return Configuration(settings, found.origins | {"models": "the command line"})
 
 
 def server(source: Path, flags: Mapping[str, str]) -> Server:
@@ -234,13 +241,11 @@ def server(source: Path, flags: Mapping[str, str]) -> Server:
 
     flags: settings by name, as text; they win over MLSERVE_*. Raises `SettingsError`.
     """
-    import msgspec
-
     from mlserve_cli.runtime.server import Server
 
-    source = source.resolve()
-    found = configuration(None, flags).settings
-    return Server(msgspec.structs.replace(found, models=str(source)), source)
+    made = Server(configuration(source, flags).settings, source.resolve())
+    made.file = None  # its settings come from the environment and the flags alone
+    return made
 
 
 def _placed(name: str, text: str) -> str:

@@ -110,6 +110,11 @@ class Batcher:
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
 
+    def limit(self, *, max_queue_rows: int, max_queue_ms: float) -> None:
+        """Take newcomers by other limits from now on; who waits already stays."""
+        self._max_queue_rows = max_queue_rows
+        self._max_queue_s = max_queue_ms / 1e3
+
     @property
     def workers(self) -> int:
         """How many batches may be running at the same time."""

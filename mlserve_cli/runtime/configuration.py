@@ -5,7 +5,6 @@ All three are read against the one declaration in `settings`, and each value kee
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from msgspec import inspect
 
 from . import versions
 from .errors import SettingsError
-from .settings import PREFIX, TABLES, Settings
+from .settings import PREFIX, TABLES, Settings, commented, tables, toml
 from .sizing import Sizing
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -34,22 +33,21 @@ class Configuration:
     origins: dict[str, str]
 
     def to_toml(self) -> str:
-        """The settings as `server.toml` has them, each with its origin."""
+        """The settings as a `server.toml` that says the same, each with its origin."""
         lines = []
         for name in Settings.__struct_fields__:
             value = getattr(self.settings, name)
             if name in TABLES:
                 continue
-            if value is None:  # TOML has no word for nothing
-                lines.append(f"# {name} is not set  # {self.origins[name]}")
-            else:
-                text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-                lines.append(f"{name} = {text}  # {self.origins[name]}")
-        for name in TABLES:
-            tables = msgspec.to_builtins(getattr(self.settings, name))
-            if tables:
-                lines.append(f"# {name}: {json.dumps(tables)}  # {self.origins[name]}")
-        return "\n".join(lines) + "\n"
+            # TOML has no word for nothing.
+            line = f"# {name} is not set" if value is None else f"{name} = {toml(value)}"
+            lines.append(commented(line, self.origins[name]))
+        return "\n".join(lines + tables(self.settings, self.origins)) + "\n"
+
+    def to_builtins(self) -> dict[str, dict[str, Any]]:
+        """By name the value, as JSON has it, and the origin."""
+        values = msgspec.to_builtins(self.settings)
+        return {name: {"value": values[name], "origin": self.origins[name]} for name in values}
 
 
 def resolve(
@@ -78,8 +76,13 @@ def resolve(
     for name in Settings.__struct_fields__:
         variable = PREFIX + name.upper()
         text = environ.get(variable, "").strip()
-        if not text or name in TABLES or (variable == _PORT and _LINK.match(text)):
+        if not text or (variable == _PORT and _LINK.match(text)):
             continue
+        if name in TABLES:
+            raise SettingsError(
+                f"{variable} is set, and {name} is a table, which stands in server.toml alone.",
+                hint=f"unset {variable}",
+            )
         settings = _with(settings, name, text, "the environment", variable)
         origins[name] = variable
     for name, text in (flags or {}).items():

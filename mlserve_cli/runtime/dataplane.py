@@ -61,6 +61,11 @@ class DataPlane:
         self._payloads: dict[LoadedModel, int] = {}
         self.bytes_in_flight = 0
 
+    def limit(self, *, max_payloads: int, max_bytes: int) -> None:
+        """Take newcomers by other limits from now on."""
+        self._max_payloads = max_payloads
+        self._max_bytes = max_bytes
+
     async def infer(
         self,
         model: LoadedModel,

@@ -99,8 +99,25 @@ class Lifecycle:
         # A request leaves no cycles behind: a look after every 700 new objects is CPU for nothing.
         self._collects_after = gc.get_threshold()
         gc.set_threshold(_COLLECT_AFTER, *self._collects_after[1:])
-        if settings.watch_s:
-            self._watch = asyncio.create_task(self._keep_looking(settings.watch_s))
+        self._keep_looking()
+
+    def settings_changed(self) -> None:
+        """Take what of the server's settings holds for models that are loaded already."""
+        settings = self._server.settings
+        for model in self._server.registry.models():
+            model.batcher.limit(
+                max_queue_rows=settings.max_queue_rows, max_queue_ms=settings.max_queue_ms
+            )
+        self._retirement.limit_s = settings.shutdown_timeout_s
+        self._keep_looking()
+
+    def _keep_looking(self) -> None:
+        """Look at the repository every so often from now on, where that is wanted."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._server.settings.watch_s:
+            self._watch = asyncio.create_task(self._look_every(self._server.settings.watch_s))
 
     def abandon(self) -> None:
         """Let a load that is going on end soon."""
@@ -112,6 +129,7 @@ class Lifecycle:
         self.abandon()
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None
         if self._changes:
             await asyncio.wait(self._changes)
         registry = self._server.registry
@@ -348,7 +366,7 @@ class Lifecycle:
             if self._by_hand.get(_key(found.manifest), _key(found.manifest) in automatic)
         ]
 
-    async def _keep_looking(self, seconds: float) -> None:
+    async def _look_every(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
             await self.rescan()

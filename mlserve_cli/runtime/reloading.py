@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,12 +28,18 @@ LIVE = (
     "access_log",
     "keys",
     "log_format",
+    "log_level",
+    "max_inflight_mb",
+    "max_package_mb",
+    "max_queue_ms",
+    "max_queue_rows",
     "shutdown_grace_s",
     "shutdown_timeout_s",
     "sizing",  # of a model that is loaded from now on
     "tls_cert",
     "tls_key",
     "versions",
+    "watch_s",
 )
 """Settings that a running server can change."""
 
@@ -40,13 +47,15 @@ _running: set[asyncio.Task[None]] = set()  # the event loop alone would let go o
 
 
 def begin(server: Server) -> None:
-    """Reload soon; what is to be done at a signal."""
-    task = asyncio.get_running_loop().create_task(_reload_or_say(server))
+    """Reload soon, once those that have begun are done; what is to be done at a signal."""
+    task = asyncio.get_running_loop().create_task(_reload_or_say(server, tuple(_running)))
     _running.add(task)
     task.add_done_callback(_running.discard)
 
 
-async def _reload_or_say(server: Server) -> None:
+async def _reload_or_say(server: Server, before: Sequence[asyncio.Task[None]]) -> None:
+    if before:
+        await asyncio.wait(before)
     try:
         await reload(server)
     except Exception as error:
@@ -70,10 +79,11 @@ async def reload(server: Server) -> None:
         log.info("%s is %s now; it was %s", name, _shown(new, name), _shown(old, name))
     for name in waiting:
         log.warning("%s has changed, which takes effect when the server starts again", name)
-    if new.log_format != old.log_format:
-        logs.set_up(new.log_format)
+    if (new.log_format, new.log_level) != (old.log_format, old.log_level):
+        logs.set_up(new.log_format, new.log_level)
     if new.access_log != old.access_log:
         server.watchers.log(new.access_log, access_log.write)
+    server.settings_changed()
     server.guard.reload(new)
     if server.tls.enabled:
         await asyncio.to_thread(server.tls.reload, new)

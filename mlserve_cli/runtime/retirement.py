@@ -25,11 +25,12 @@ Key = tuple[str, str]
 class Retirement:
     """The models of one server that are on their way out. It lives on the event loop.
 
-    limit_s: how long a request may hold its model, and how long draining may take.
+    limit_s: how long a request may hold its model, and how long draining may take; it can be
+    another one for the models to come.
     """
 
     def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._hurry = asyncio.Event()
         self._remains: dict[asyncio.Task[None], _Remains] = {}
 
@@ -65,23 +66,24 @@ class Retirement:
             task.cancel()
 
     async def _free(self, remains: _Remains) -> None:
+        limit_s = self.limit_s
         hurry = asyncio.create_task(self._hurry.wait())
         try:
             await asyncio.wait(
                 (remains.gone, hurry),
-                timeout=self._limit_s,
+                timeout=limit_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             hurry.cancel()
         drained = False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(limit_s):
                 await remains.batcher.drain()
                 drained = True
         remains.batcher.close()
         if not drained:  # a run may still be using its engines
-            log.warning("%s %s did not drain within %g s", *remains.key, self._limit_s)
+            log.warning("%s %s did not drain within %g s", *remains.key, limit_s)
             return
         await background.alone(remains.close, name="freeing")
         log.info("%s %s is freed", *remains.key)

@@ -72,6 +72,15 @@ class Server:
         self.rpc: RpcServer | None = None  # while gRPC is served
         self.accepting = False
 
+    def settings_changed(self) -> None:
+        """Let limits and the like of other settings hold, in the midst of serving."""
+        settings = self.settings
+        self.dataplane.limit(
+            max_payloads=settings.max_queue_rows,
+            max_bytes=int(settings.max_inflight_mb * (1 << 20)),
+        )
+        self.lifecycle.settings_changed()
+
     @cached_property
     def hardware(self) -> Hardware:
         """What this process may use; looked at once, when it is first asked for."""

@@ -47,7 +47,7 @@ def serve(app: Any, server: Server, *, announce: Callable[[str], None] | None = 
 
     Raises `StartupError` when the address cannot be listened at, and what loading raises.
     """
-    logs.set_up(server.settings.log_format)
+    logs.set_up(server.settings.log_format, server.settings.log_level)
     check_exposure(server.settings)
     server.guard.load()
     if server.tls.enabled:
@@ -109,8 +109,6 @@ async def _serve(
             access_log=False,
             server_header=False,
             ssl_context_factory=(lambda *_: server.tls.load()) if server.tls.enabled else None,
-            # Ours comes first, with an answer; this one only cuts off who still sends a body.
-            timeout_graceful_shutdown=math.ceil(server.settings.shutdown_timeout_s) + 1,
         )
     )
     stopping = False
@@ -118,6 +116,8 @@ async def _serve(
 
     def end() -> None:
         nonlocal ending
+        # Our own end comes first, with an answer; this one only cuts off who still sends a body.
+        web.config.timeout_graceful_shutdown = math.ceil(server.settings.shutdown_timeout_s) + 1
         web.should_exit = True
         if server.rpc is not None:
             ending = loop.create_task(server.rpc.stop(server.settings.shutdown_timeout_s))

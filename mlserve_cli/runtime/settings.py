@@ -73,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Annotated[
         Literal["text", "json"], Meta(description="How lines are logged to stderr.")
     ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="From which level on lines are logged."),
+    ] = "info"
     access_log: Annotated[
         Literal["off", "failures", "all"],
         Meta(description="Which requests get a line: none, those answered 500, or all."),
@@ -90,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "off"
     max_package_mb: Annotated[
         float,
-        Meta(gt=0, description="The largest package, in MiB, that is taken over HTTP."),
+        Meta(gt=0, le=1 << 24, description="The largest package, in MiB, that is taken over HTTP."),
     ] = 4096.0
     state: Annotated[
         str,
@@ -218,22 +222,33 @@ def to_toml(settings: Settings) -> str:
         lines.append(f"# {description}")
         value = getattr(settings, field.name)
         # TOML has no word for nothing: the line shows where it would stand.
-        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_toml(value)}")
+        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {toml(value)}")
+    return "\n".join(lines + tables(settings)) + "\n"
+
+
+def tables(settings: Settings, origins: Mapping[str, str] | None = None) -> list[str]:
+    """The lines of what stands in tables. origins: said beside each, by name of the setting."""
+    lines = []
+    origins = origins or {}
     if settings.versions:
-        lines += ["", "[versions]"]
-        lines += [f"{_toml(name)} = {_toml(value)}" for name, value in settings.versions.items()]
+        lines += ["", commented("[versions]", origins.get("versions", ""))]
+        lines += [f"{toml(name)} = {toml(value)}" for name, value in settings.versions.items()]
     for name, sizing in settings.sizing.items():
-        lines += ["", f"[sizing.{_toml(name)}]"]
+        lines += ["", commented(f"[sizing.{toml(name)}]", origins.get("sizing", ""))]
         for field_name in sizing.__struct_fields__:
-            if field_name == "reasons":
-                continue
-            reason = sizing.reasons.get(field_name, "")
-            comment = "".join(c if c.isprintable() else " " for c in reason).strip()
-            line = f"{field_name} = {_toml(getattr(sizing, field_name))}"
-            lines.append(f"{line}  # {comment}" if comment else line)
-    return "\n".join(lines) + "\n"
+            if field_name != "reasons":
+                line = f"{field_name} = {toml(getattr(sizing, field_name))}"
+                lines.append(commented(line, sizing.reasons.get(field_name, "")))
+    return lines
 
 
-def _toml(value: Any) -> str:
+def commented(line: str, comment: str) -> str:
+    """A line of TOML with a comment behind it, whatever stands in that."""
+    shown = "".join(c if c.isprintable() else " " for c in comment).strip()
+    return f"{line}  # {shown}" if shown else line
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it."""
     # Of what JSON lets stand in a text, TOML forbids one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -11,6 +11,8 @@ import msgspec
 NAME = "mlserve"
 """Every logger of the runtime is below this one."""
 
+Level = Literal["debug", "info", "warning", "error"]
+
 _ORDINARY = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
@@ -31,15 +33,19 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-def set_up(style: Literal["text", "json"]) -> None:
-    """Send the runtime's log to stderr. Called when a server runs, never on import."""
+def set_up(style: Literal["text", "json"], level: Level = "info") -> None:
+    """Send the runtime's log to stderr, from `level` on; uvicorn's from a warning on.
+
+    Called when a server runs, never on import.
+    """
     handler = logging.StreamHandler(sys.stderr)
     if style == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    for name, level in ((NAME, logging.INFO), ("uvicorn", logging.WARNING)):
+    number = logging.getLevelNamesMapping()[level.upper()]
+    for name, lowest in ((NAME, number), ("uvicorn", max(number, logging.WARNING))):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(level)
+        logger.setLevel(lowest)
         logger.propagate = False

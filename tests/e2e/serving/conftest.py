@@ -135,6 +135,41 @@ def up(start):
     return run
 
 
+RUN = """
+import os, sys
+from pathlib import Path
+from mlserve_cli.runtime import announcement, compat, reporting, settings
+from mlserve_cli.runtime.app import build_app
+from mlserve_cli.runtime.server import Server
+from mlserve_cli.runtime.serving import serve
+
+reporting.install()
+root = Path(sys.argv[1])
+if len(sys.argv) > 2:  # the usual ports may be taken on a machine that runs tests
+    http, grpc = map(int, sys.argv[2:])
+    compat.PORTS["tensorflow-serving"] = compat.Ports(http=(http,), grpc=(grpc,))
+server = Server(settings.load(root / "server.toml"), root)
+
+def announce(url):
+    print(url, "gRPC:", *announcement.grpc_addresses(server, url), flush=True)
+
+serve(build_app(server), server, announce=announce)
+"""
+
+
+@pytest.fixture
+def serve(start):
+    """The server of a folder with a `server.toml` in it, which says where it is.
+
+    ports: two to stand in for those of TensorFlow Serving, HTTP and gRPC.
+    """
+
+    def run(folder, *ports, **options):
+        return start(sys.executable, "-c", RUN, folder, *ports, **options)
+
+    return run
+
+
 @pytest.fixture
 def mlserve(tmp_path):
     """Run a command to its end."""

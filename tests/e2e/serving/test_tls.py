@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 
 import httpx2
 import numpy as np
@@ -20,27 +19,6 @@ from tests.e2e.serving.chaos.models import write_package, write_scaled
 pytestmark = needs_openssl
 
 WIDE = 1 << 20  # numbers of a row: 4 MiB
-
-RUN = """
-import os, sys
-from pathlib import Path
-from mlserve_cli.runtime import announcement, compat, reporting, settings
-from mlserve_cli.runtime.app import build_app
-from mlserve_cli.runtime.server import Server
-from mlserve_cli.runtime.serving import serve
-
-reporting.install()
-root = Path(sys.argv[1])
-if len(sys.argv) > 2:  # the usual ports may be taken on a machine that runs tests
-    http, grpc = map(int, sys.argv[2:])
-    compat.PORTS["tensorflow-serving"] = compat.Ports(http=(http,), grpc=(grpc,))
-server = Server(settings.load(root / "server.toml"), root)
-
-def announce(url):
-    print(url, "gRPC:", *announcement.grpc_addresses(server, url), flush=True)
-
-serve(build_app(server), server, announce=announce)
-"""
 
 TOML = """
 port = 0
@@ -81,11 +59,11 @@ def folder(authority, packages, tmp_path):
 
 
 @pytest.fixture
-def secure(start, folder):
+def secure(serve, folder):
     """Start the server of that folder; `https` and `grpc` are its addresses."""
 
     def run(*ports):
-        server = start(sys.executable, "-c", RUN, folder, *ports)
+        server = serve(folder, *ports)
         found = server.line(r"(https://127\.0\.0\.1:\d+) gRPC: (.*)")
         server.https, server.grpc = found.group(1), found.group(2).split()
         return server

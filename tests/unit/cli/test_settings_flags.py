@@ -1,6 +1,7 @@
 """Every setting is a flag of `up`, and `keys` makes what a server takes."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,39 @@ def test_the_configuration_says_where_each_value_comes_from(package, monkeypatch
     assert "insecure = true  # --insecure" in lines
     assert "max_queue_rows = 7  # MLSERVE_MAX_QUEUE_ROWS" in lines
     assert 'host = "127.0.0.1"  # default' in lines
+
+
+def test_as_json_the_configuration_is_one_document(package, monkeypatch):
+    monkeypatch.setenv("MLSERVE_MAX_QUEUE_ROWS", "7")
+    arguments = ["up", str(package), "--port", "9", "--print-config", "--json"]
+    document = json.loads(CliRunner().invoke(app, arguments).stdout)
+    found = document["settings"]
+    assert found.keys() == set(Settings.__struct_fields__)
+    assert found["port"] == {"value": 9, "origin": "--port"}
+    assert found["max_queue_rows"] == {"value": 7, "origin": "MLSERVE_MAX_QUEUE_ROWS"}
+    assert found["log_level"] == {"value": "info", "origin": "default"}
+    assert found["models"] == {"value": str(package), "origin": "the command line"}
+
+
+def test_of_a_server_folder_the_file_the_environment_and_the_flags_are_told_apart(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "server.py").touch()
+    (tmp_path / "server.toml").write_text(
+        'port = 1\nlog_format = "json"\nmax_queue_rows = 5\n[versions]\n"*" = 2\n'
+    )
+    monkeypatch.setenv("MLSERVE_PORT", "2")
+    monkeypatch.setenv("MLSERVE_LOG_FORMAT", "text")
+    arguments = ["up", str(tmp_path), "--port", "3", "--print-config"]
+    text = CliRunner().invoke(app, arguments).stdout
+    lines = text.splitlines()
+    file = tmp_path / "server.toml"
+    assert "port = 3  # --port" in lines
+    assert 'log_format = "text"  # MLSERVE_LOG_FORMAT' in lines
+    assert f"max_queue_rows = 5  # {file}" in lines
+    assert f"[versions]  # {file}" in lines
+    assert 'models = "models"  # default' in lines
+    assert tomllib.loads(text)["versions"] == {"*": 2}
 
 
 def test_a_file_named_on_the_command_line_is_found_from_where_the_user_stands(

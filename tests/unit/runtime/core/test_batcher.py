@@ -230,6 +230,30 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back():
 
 
 @scenario
+async def test_another_limit_holds_for_newcomers_and_sends_nobody_away():
+    worker = Worker()
+    batcher, metrics = make(worker, max_queue_rows=4)
+    tasks = [submit(batcher, 0)]
+    await turns()
+    tasks.append(submit(batcher, 1, 2, 3))
+    await turns()
+
+    batcher.limit(max_queue_rows=2, max_queue_ms=0)
+    with pytest.raises(Overloaded, match="3 rows wait, and max_queue_rows is 2"):
+        await batcher.run(row(4), 1)
+    batcher.limit(max_queue_rows=5, max_queue_ms=0)
+    tasks.append(submit(batcher, 4, 5))
+    await turns()
+
+    assert metrics.queue_rows == 5
+    assert not any(task.done() for task in tasks)
+    while not all(task.done() for task in tasks):
+        worker.finish()
+        await turns()
+    assert [(await task)["y"].tolist() for task in tasks] == [[0], [1, 2, 3], [4, 5]]
+
+
+@scenario
 async def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits():
     worker = Worker()
     batcher, _ = make(worker, max_queue_rows=2, max_batch=8)

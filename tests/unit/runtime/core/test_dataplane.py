@@ -305,6 +305,26 @@ def test_a_body_counts_while_it_is_decoded_and_its_tensors_after_that():
     asyncio.run(main())
 
 
+def test_another_limit_of_memory_holds_for_newcomers():
+    made = make()
+
+    async def main():
+        plane = DataPlane(processing_threads=1, max_payloads=9, max_bytes=30)
+        made.model.batcher = Gated()
+        large = asyncio.create_task(plane.infer(made.model, rows(10)))
+        await asyncio.sleep(0)
+        plane.limit(max_payloads=9, max_bytes=88)
+        second = asyncio.create_task(plane.infer(made.model, rows(1)))
+        await asyncio.sleep(0)
+        assert plane.bytes_in_flight == 88
+        with pytest.raises(Overloaded, match="max_inflight_mb allows 88"):
+            await plane.infer(made.model, rows(1))
+        made.model.batcher.go.set()
+        await asyncio.gather(large, second)
+
+    asyncio.run(main())
+
+
 def test_a_request_that_fails_or_is_cancelled_takes_no_memory_any_more():
     made = make()
 

@@ -12,9 +12,15 @@ CHANGED: dict[str, Any] = {
     "access_log": "all",
     "keys": "other.json",
     "log_format": "json",
+    "log_level": "error",
+    "max_inflight_mb": 1.0,
+    "max_package_mb": 1.0,
+    "max_queue_ms": 1.0,
+    "max_queue_rows": 1,
     "shutdown_grace_s": 9.0,
     "shutdown_timeout_s": 9.0,
     "versions": {"iris": "all"},
+    "watch_s": 9.0,
 }
 
 

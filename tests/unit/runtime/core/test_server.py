@@ -330,7 +330,7 @@ def test_a_port_that_is_taken_while_models_load_is_a_sentence(make, monkeypatch)
             return find(path)
 
         monkeypatch.setattr("mlserve_cli.runtime.lifecycle.find", find_slowly)
-        monkeypatch.setattr("mlserve_cli.runtime.serving.logs.set_up", lambda style: None)
+        monkeypatch.setattr("mlserve_cli.runtime.serving.logs.set_up", lambda *_: None)
         with pytest.raises(StartupError, match=f"127.0.0.1:{port}: Address already in use"):
             serve(build_app(server), server)
     assert not server.ready()

@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,24 @@ def test_half_of_a_renewal_changes_nothing(tmp_path: Path) -> None:
 def test_a_locked_key_is_a_sentence_and_no_question(tmp_path: Path) -> None:
     certify(tmp_path, phrase="secret")
     with pytest.raises(SettingsError, match="locked with a pass phrase"):
+        Tls(SETTINGS, tmp_path).load()
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(-30, "is not valid before"), (3, "has expired: it was valid until"), (1, "")],
+)
+def test_a_certificate_of_another_time_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, said: str
+) -> None:
+    certify(tmp_path)  # for two days
+    then = time.time() + days * 86400
+    monkeypatch.setattr("mlserve_cli.runtime.tls.time.time", lambda: then)
+    if said:
+        with pytest.raises(SettingsError, match=said):
+            Tls(SETTINGS, tmp_path).load()
+    else:
         Tls(SETTINGS, tmp_path).load()
 
 
