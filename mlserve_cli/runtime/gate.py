@@ -7,6 +7,7 @@ cannot reach a server on loopback, and a page in a browser of this machine can.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ KEY = "mlserve.key"
 """In a request's scope: the name of the key that it came with."""
 
 PROBES = frozenset({"/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
+
+_MODEL_READY = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/ready")
+"""The probe of one model; gRPC's `ModelReady` needs no key either."""
 
 _TORCHSERVE = ("/models", "/predictions", "/explanations", "/invocations")
 
@@ -60,7 +64,7 @@ class Gate:
 
 def scope_of(method: str, path: str) -> Scope | None:
     """What a request must be allowed to do; None for the probes, which nobody is kept from."""
-    if path in PROBES:
+    if path in PROBES or (method == "GET" and _MODEL_READY.fullmatch(path)):
         return None
     if (
         path.startswith("/admin")

@@ -214,7 +214,7 @@ def test_promise_24_every_batch_size_is_warmed_up(
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells memory there")
-def test_the_memory_of_an_unloaded_version_comes_back(models: Path) -> None:
+def test_promise_19_the_memory_of_an_unloaded_version_comes_back(models: Path) -> None:
     put(models, "wide", "1", width=WIDE)
 
     async def block(server: Server) -> Any:

@@ -1,6 +1,7 @@
 """What a server process holds, sampled while it works: memory, descriptors, threads, tasks."""
 
 import asyncio
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,29 +9,39 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Sample:
-    """rss_mib: resident memory. tasks: of the event loop, where the server tells them; else 0."""
+    """rss_mib: resident memory. The names of tasks and of Python's own threads are those that the
+    server tells; where it tells none, they are empty.
+    """
 
     rss_mib: float
     descriptors: int
     threads: int
-    tasks: int = 0
+    task_names: tuple = ()
+    thread_names: tuple = ()
+
+    @property
+    def tasks(self):
+        return len(self.task_names)
 
 
-def sample(pid, tasks: Path | None = None):
+def sample(pid, told: Path | None = None):
+    """told: the file that the server writes the names of its tasks and threads to, if it does."""
     status = Path(f"/proc/{pid}/status").read_text()
     values = {line.partition(":")[0]: line.partition(":")[2] for line in status.splitlines()}
+    names = json.loads(told.read_text()) if told is not None and told.exists() else {}
     return Sample(
         rss_mib=int(values["VmRSS"].split()[0]) / 1024,
         descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         threads=int(values["Threads"]),
-        tasks=int(tasks.read_text() or 0) if tasks is not None and tasks.exists() else 0,
+        task_names=tuple(names.get("tasks", ())),
+        thread_names=tuple(names.get("threads", ())),
     )
 
 
-async def watch(chaos, pid, samples, *, every_s=0.5, tasks=None):
+async def watch(chaos, pid, samples, *, every_s=0.5, told=None):
     """Add a sample again and again, until it is over."""
     while not chaos.over.is_set():
-        samples.append(await asyncio.to_thread(sample, pid, tasks))
+        samples.append(await asyncio.to_thread(sample, pid, told))
         await asyncio.sleep(every_s)
 
 
