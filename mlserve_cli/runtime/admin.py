@@ -23,7 +23,7 @@ from .traffic import TrafficRule
 from .uploads import unpacked
 
 if TYPE_CHECKING:
-    from .lifecycle import ModelStatus
+    from .index import ModelStatus
     from .server import Server
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -4,8 +4,7 @@ A version is loaded beside live traffic and takes its place in one assignment; t
 everybody who holds it, and is freed when nobody does any more. A load that fails changes nothing:
 the old version stays, and the index says why.
 
-It lives on the event loop. Changes are made one after another, each in a task of its own, so that
-a client that hangs up does not leave half a change.
+It lives on the event loop, and changes are made one after another.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Coroutine
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from . import background, versions
 from .assembly import assemble
+from .changes import Changes
 from .errors import InvalidRequest, MlserveError, NotFound, Stopping
+from .index import ModelStatus, index, key_of
 from .loading import Abandoned, prepare
-from .manifest import Manifest
 from .monitoring import logs
 from .registry import LoadedModel
-from .repository import Broken, Found, Look, find, look, order_of
+from .repository import Broken, Found, Look, find, look
 from .retirement import Key, Retirement
 from .share import Cores
 from .sizing import Sizing
@@ -39,17 +38,6 @@ if TYPE_CHECKING:
     from .server import Server
 
 log = logging.getLogger(f"{logs.NAME}.lifecycle")
-
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
-
-
-class ModelStatus(msgspec.Struct, frozen=True):
-    """One version of a model, as the repository index tells of it."""
-
-    name: str
-    version: str
-    state: State
-    reason: str = ""
 
 
 class Lifecycle:
@@ -63,12 +51,10 @@ class Lifecycle:
         self._loading: set[Key] = set()
         self._failed: dict[Key, str] = {}
         self._retirement = Retirement(server.settings.shutdown_timeout_s)
-        self._changes: set[asyncio.Task[Any]] = set()
-        self._turn = asyncio.Lock()
+        self._changes = Changes(self._changed)
         self._abandon = threading.Event()
         self._watch: asyncio.Task[None] | None = None
         self._collects_after: tuple[int, int, int] | None = None
-        self._closed = False
         self._gave_up = False
 
     # Start and end.
@@ -81,9 +67,9 @@ class Lifecycle:
     async def start(self) -> None:
         """Load what the settings want. Raises `PackageError`, `StartupError` and others."""
         # A server may be started again, on another event loop.
-        self._turn, self._abandon = asyncio.Lock(), threading.Event()
+        self._changes, self._abandon = Changes(self._changed), threading.Event()
         self._retirement = Retirement(self._server.settings.shutdown_timeout_s)
-        self._closed = self._gave_up = False
+        self._gave_up = False
         settings = self._server.settings
         versions.check(settings.versions)
         if settings.explicit_control:
@@ -125,13 +111,11 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Drain every model, then free it."""
-        self._closed = True
         self.abandon()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if self._changes:
-            await asyncio.wait(self._changes)
+        await self._changes.close()
         registry = self._server.registry
         models = registry.models()
         try:
@@ -167,21 +151,21 @@ class Lifecycle:
         A version that is loaded and did not change on disk stays as it is, unless `reload`. Raises
         `NotFound` where the repository has none, `InvalidRequest` where it cannot be loaded.
         """
-        await self._change(self._load_named(name, version, reload))
+        await self._changes.make(self._load_named(name, version, reload))
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Take a version, or all, out of the traffic; it is drained and freed behind the scenes.
 
         Raises `NotFound` where none is loaded.
         """
-        await self._change(self._unload_named(name, version))
+        await self._changes.make(self._unload_named(name, version))
 
     async def rescan(self) -> None:
         """Look at the repository again: load what is new or changed, unload what is gone.
 
         What cannot be loaded is logged and stands in the index; it raises nothing.
         """
-        await self._change(self._follow())
+        await self._changes.make(self._follow())
 
     async def set_default(self, name: str, version: str) -> None:
         """Let a version answer where a request names none. Raises `NotFound`."""
@@ -198,32 +182,18 @@ class Lifecycle:
                 f"model '{name}' cannot have {instances} instances; 1 to {_MOST_INSTANCES} are "
                 "allowed"
             )
-        await self._change(self._resize(name, version, instances))
+        await self._changes.make(self._resize(name, version, instances))
 
     def index(self) -> list[ModelStatus]:
         """Every version that is loaded, on its way in or out, or on disk; by name and version."""
-        states: dict[Key, tuple[State, str]] = {}
-        for broken in self._look.broken:
-            states[broken.name, broken.version] = ("UNAVAILABLE", broken.reason)
-        for found in self._look.found:
-            states[_key(found.manifest)] = ("UNAVAILABLE", "not loaded")
-        for key, reason in self._failed.items():
-            states[key] = ("UNAVAILABLE", reason)
-        for key in self._by_hand:
-            if key in states and not self._by_hand[key]:
-                states[key] = ("UNAVAILABLE", "unloaded")
-        for key in self._retirement.pending():
-            states[key] = ("UNLOADING", "")
-        for key in self._loading:
-            states[key] = ("LOADING", "")
-        for model in self._server.registry.models():
-            key = _key(model.manifest)
-            reason = self._failed.get(key, "")  # of loading it anew; this one stayed
-            states[key] = ("READY", reason) if model.ready else ("UNAVAILABLE", "not ready")
-        return [
-            ModelStatus(name, version, *states[name, version])
-            for name, version in sorted(states, key=lambda key: (key[0], order_of(key[1])))
-        ]
+        return index(
+            self._look,
+            self._server.registry.models(),
+            failed=self._failed,
+            unloaded=[key for key, loaded in self._by_hand.items() if not loaded],
+            loading=self._loading,
+            leaving=self._retirement.pending(),
+        )
 
     # How it is done.
 
@@ -231,31 +201,8 @@ class Lifecycle:
     def _path(self) -> Path:
         return self._server.root / self._server.settings.models
 
-    async def _change(self, work: Coroutine[Any, Any, None]) -> None:
-        """Make a change when its turn comes, also when nobody waits for it any more."""
-        if self._closed:
-            work.close()
-            raise Stopping("the server is shutting down", retry_after_s=1)
-
-        async def in_turn() -> None:
-            try:
-                async with self._turn:
-                    if self._closed:
-                        raise Stopping("the server is shutting down", retry_after_s=1)
-                    await work
-            finally:
-                work.close()
-
-        task = asyncio.create_task(in_turn())
-        self._changes.add(task)
-        task.add_done_callback(self._changed)
-        await asyncio.shield(task)
-
-    def _changed(self, task: asyncio.Task[Any]) -> None:
-        self._changes.discard(task)
+    def _changed(self) -> None:
         self._server.set_accepting(self._server.accepting)  # readiness may be another now
-        if not task.cancelled():
-            task.exception()  # whoever asked may be gone; then nobody else takes it
 
     async def _look_again(self) -> Look:
         known = {found.path: found for found in self._look.found}
@@ -285,7 +232,7 @@ class Lifecycle:
         if not wanted:
             raise self._not_there(name, version, seen.broken)
         for found in wanted:
-            key = _key(found.manifest)
+            key = key_of(found.manifest)
             loaded = self._server.registry.find(*key)
             if loaded is None or reload or loaded.manifest.digest != found.manifest.digest:
                 try:
@@ -334,7 +281,7 @@ class Lifecycle:
             log.warning("no package can be seen in '%s': what is loaded stays", self._path)
             return
         registry = self._server.registry
-        wanted = {_key(found.manifest): found for found in self._wanted()}
+        wanted = {key_of(found.manifest): found for found in self._wanted()}
         for key, found in wanted.items():
             loaded = registry.find(*key)
             if loaded is not None and loaded.manifest.digest == found.manifest.digest:
@@ -345,7 +292,7 @@ class Lifecycle:
                 log.warning("%s %s cannot be loaded: %s", *key, error.message)
         unread = {(each.name, each.version) for each in seen.broken}
         for model in registry.models():
-            key = _key(model.manifest)
+            key = key_of(model.manifest)
             if key not in wanted and key not in unread:
                 self._retirement.add(registry.remove(*key))
                 self._server.traffic.refresh(key[0])
@@ -354,16 +301,16 @@ class Lifecycle:
     def _wanted(self) -> list[Found]:
         """What should be loaded: by the policies, by hand, or because a rule names it."""
         chosen = [] if self._server.settings.explicit_control else self._chosen()
-        automatic = {_key(found.manifest) for found in chosen}
+        automatic = {key_of(found.manifest) for found in chosen}
         automatic |= {
             key
-            for key in (_key(found.manifest) for found in self._look.found)
+            for key in (key_of(found.manifest) for found in self._look.found)
             if (rule := self._server.traffic.rule(key[0])) is not None and key[1] in rule.versions()
         }
         return [
             found
             for found in self._look.found
-            if self._by_hand.get(_key(found.manifest), _key(found.manifest) in automatic)
+            if self._by_hand.get(key_of(found.manifest), key_of(found.manifest) in automatic)
         ]
 
     async def _look_every(self, seconds: float) -> None:
@@ -375,7 +322,7 @@ class Lifecycle:
         model = self._server.registry.get(name, version)
         if model.sizing.instances == instances:
             return
-        key = _key(model.manifest)
+        key = key_of(model.manifest)
         chosen = msgspec.structs.replace(
             model.sizing,
             instances=instances,
@@ -394,7 +341,7 @@ class Lifecycle:
 
     async def _load(self, found: Found, *, live: bool) -> None:
         """Load, warm up, prove, swap in. Raises what `prepare` raises; then nothing changed."""
-        key = _key(found.manifest)
+        key = key_of(found.manifest)
         began = time.perf_counter()
         self._loading.add(key)
         try:
@@ -440,10 +387,6 @@ _MOST_INSTANCES = 256
 
 _COLLECT_AFTER = 10_000
 """Objects more than before, until the collector looks for cycles among the new ones."""
-
-
-def _key(manifest: Manifest) -> Key:
-    return manifest.name, manifest.version
 
 
 def _tell(model: LoadedModel, seconds: float) -> None:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from mlserve_cli.runtime import routes
-from mlserve_cli.runtime.lifecycle import ModelStatus
+from mlserve_cli.runtime.index import ModelStatus
 from mlserve_cli.runtime.monitoring.metrics import ModelMetrics
 from mlserve_cli.runtime.operations import Operations
 from mlserve_cli.runtime.readiness import Readiness

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mlserve_cli.runtime.errors import InvalidRequest, NotFound
-from mlserve_cli.runtime.lifecycle import ModelStatus
+from mlserve_cli.runtime.index import ModelStatus
 from mlserve_cli.runtime.protocols.not_offered import NOT_OFFERED
 from mlserve_cli.runtime.sizing import Sizing
 from mlserve_cli.runtime.tensors import TensorSpec
