@@ -142,3 +142,19 @@ class DeadlineExceeded(RequestError):
 
     status = 504
     reason = "deadline"
+
+
+def release(error: BaseException) -> None:
+    """Let go of where an error came from, once it was answered and logged.
+
+    Its traceback holds every frame that it passed, so the request's tensors and its model; some of
+    these frames hold the error, or the future that brought it. Such a circle is freed only when the
+    garbage collector comes by, which in a server that is refusing requests is too late.
+    """
+    causes: list[BaseException | None] = [error]
+    while causes:
+        each = causes.pop()
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            causes += (each.__cause__, each.__context__)
+    error.__cause__ = error.__context__ = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import weakref
 
@@ -69,11 +70,15 @@ class Retirement:
         limit_s = self.limit_s
         hurry = asyncio.create_task(self._hurry.wait())
         try:
-            await asyncio.wait(
-                (remains.gone, hurry),
-                timeout=limit_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            for seconds in (min(_PATIENCE_S, limit_s), limit_s):
+                await asyncio.wait(
+                    (remains.gone, hurry),
+                    timeout=seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if remains.gone.done() or hurry.done():
+                    break
+                gc.collect()  # circles of a package's own code may hold it, and nobody else
         finally:
             hurry.cancel()
         drained = False
@@ -87,6 +92,9 @@ class Retirement:
             return
         await background.alone(remains.close, name="freeing")
         log.info("%s %s is freed", *remains.key)
+
+
+_PATIENCE_S = 1.0  # for requests to end; a collection takes milliseconds, as most is frozen
 
 
 class _Remains:

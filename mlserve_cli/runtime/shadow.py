@@ -15,7 +15,7 @@ import numpy as np
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .errors import RequestError
+from .errors import RequestError, release
 from .processing.declaration import ClassesOutput
 from .tensors import Array, Tensors, check
 
@@ -147,8 +147,10 @@ class Shadow:
                 tally.dropped += 1
             else:
                 tally.failed += 1
-        except Exception:  # an engine of the user's own may return anything
+            release(error)
+        except Exception as error:  # an engine of the user's own may return anything
             tally.failed += 1
+            release(error)
         else:
             tally.agreed += agreed
             tally.differed += rows - agreed

@@ -88,6 +88,7 @@ class Threads:
                 loop.call_soon_threadsafe(ended, result, failure)
             except RuntimeError:
                 return  # the loop is closed: nobody waits any more
+            del result, failure  # an error would hold this frame, and the frame it
 
         pool.submit(run)
 

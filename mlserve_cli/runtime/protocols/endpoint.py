@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import body
-from ..errors import InvalidRequest, RequestError, TooLarge
+from ..errors import InvalidRequest, RequestError, TooLarge, release
 from ..monitoring.record import Record, new_id, sent_id
 from ..timing import Timing
 from . import errors
@@ -187,12 +187,14 @@ class Endpoint:
         except RequestError as error:
             refused = error
             reply = self.refuse(error)
+            release(error)
         except body.Disconnected:
             seconds = self._count(call, _CLIENT_LEFT, None)
             self._tell(call, _CLIENT_LEFT, seconds, None)
             return None
         except Exception as error:
             reply = self.unexpected(error)
+            release(error)
         seconds = self._count(call, reply.status, refused)
         self._tell(call, reply.status, seconds, refused)
         reply.headers.append((b"x-request-id", call.request_id.encode("ascii")))

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from .. import body, json_text
 from ..admin import caller
-from ..errors import Conflict, InvalidRequest, NotFound, RequestError
+from ..errors import Conflict, InvalidRequest, NotFound, RequestError, release
 from ..monitoring.record import new_id
 from ..processing import payload
 from . import errors, torchserve_errors
@@ -55,8 +55,10 @@ class Management:
             except RequestError as error:
                 headers = {key.decode(): value.decode() for key, value in errors.headers(error)}
                 response = _json(torchserve_errors.encode(error), error.status, headers)
+                release(error)
             except Exception as error:
                 response = _json(torchserve_errors.unexpected(error), 500)
+                release(error)
             response.headers["x-request-id"] = new_id()
             return response
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from ..errors import InvalidRequest, RequestError
+from ..errors import InvalidRequest, RequestError, release
 from ..journal import Caller
 from ..monitoring.record import Record, new_id, sent_id
 from ..protocols import errors
@@ -152,8 +152,10 @@ class Calls:
                 raise
             except RequestError as error:
                 refused, code, details = error, code_of(error), sentence(error)
+                release(error)
             except Exception as error:
                 code, details = grpc.StatusCode.INTERNAL, errors.logged(error)
+                release(error)
             finally:
                 call.let_go()
             status = 200 if code is None else refused.status if refused else 500

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from ..errors import RequestError
+from ..errors import RequestError, release
 from ..protocols import errors
 from .calls import CLIENT_LEFT, Answer, Call, Calls, code_of, parse, sentence, trailing
 from .infer_messages import Request
@@ -100,8 +100,10 @@ class InferStream:
         except RequestError as error:
             refused = error
             answered = _Answered(_failed(sentence(error), identity), code_of(error))
+            release(error)
         except Exception as error:
             answered = _Answered(_failed(errors.logged(error), identity), grpc.StatusCode.INTERNAL)
+            release(error)
         else:
             if asks_for_final:
                 answer.parameters[_FINAL].bool_param = True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -235,6 +237,58 @@ def test_promise_19_the_memory_of_an_unloaded_version_comes_back(models: Path) -
     for loaded, left in during(models, block):
         assert loaded > 2 * 4 * WIDE * WIDE * 0.9
         assert left < loaded / 4
+
+
+POISON = """
+from mlserve_cli.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+class PoisonEngine(OnnxRuntimeEngine):
+    def run(self, tensors):
+        if (tensors["x"] == 13).any():
+            raise ValueError("row is poison")
+        return super().run(tensors)
+"""
+
+
+def test_promise_19_errors_hold_no_model_in_memory(
+    iris_package: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that came through a future and its own frames would wait for the collector."""
+    (tmp_path / "poison_engine.py").write_text(POISON)
+    monkeypatch.syspath_prepend(tmp_path)
+    package = iris_package(tmp_path / "iris", engine="poison_engine:PoisonEngine")
+    sizing = {"iris": Sizing(threads=1, max_batch=4)}
+    server = Server(Settings(models=str(package.path), state="", sizing=sizing), tmp_path)
+
+    def ask(client: TestClient, count: int, value: float, timeout_ms: int = 9000) -> int:
+        item = {"name": "x", "shape": [count, 4], "datatype": "FP32", "data": [value] * 4 * count}
+        answer = client.post(
+            "/v2/models/iris/infer",
+            json={"inputs": [item]},
+            headers={"x-request-timeout-ms": str(timeout_ms)},
+        )
+        status: int = answer.status_code
+        return status
+
+    with TestClient(build_app(server), base_url="http://localhost") as client:
+        gc.collect()
+        gc.disable()
+        try:
+            found = weakref.ref(server.registry.get("iris"))
+            assert ask(client, 1, 5.0) == 200
+            assert ask(client, 1, 13.0) == 500
+            assert ask(client, 9, 13.0) == 500  # in several batches
+            assert client.post("/v2/models/iris/infer", content=b"{").status_code == 400
+            assert client.post("/v2/models/iris/infer", json={"inputs": []}).status_code == 400
+            assert client.post("/v1/models/iris:predict", json={}).status_code == 400
+            reload = client.post("/admin/v1/models/iris/reload", json={})
+            assert reload.status_code == 200, reload.text
+            end = time.monotonic() + 0.9  # before somebody calls the collector
+            while found() is not None and time.monotonic() < end:
+                time.sleep(0.01)
+            assert found() is None
+        finally:
+            gc.enable()
 
 
 def resident() -> int:

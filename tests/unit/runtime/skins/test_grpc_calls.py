@@ -127,6 +127,30 @@ def test_each_error_has_its_status(play: Any, server: Any, error: Any, code: str
     play(story)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [Overloaded("full", retry_after_s=1), ValueError("a bug")])
+def test_an_error_that_was_answered_holds_no_frames(
+    play: Any, server: Any, error: Any, stream: bool
+) -> None:
+    error.__cause__ = cause = KeyError("why")
+    try:
+        raise cause
+    except KeyError:
+        assert cause.__traceback__ is not None
+    server.dataplane.error = error
+
+    async def story(channel: Any, serving: Any) -> None:
+        if stream:
+            answers = [text async for text in channel.stream_stream(STREAM)(iter([sent()]))]
+            assert len(answers) == 1
+        else:
+            await failed(channel.unary_unary(INFER)(sent()))
+        assert error.__traceback__ is None
+        assert cause.__traceback__ is None
+
+    play(story)
+
+
 def test_a_bug_is_told_by_an_id_alone(
     play: Any, server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
