@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import golden
-from .errors import DeadlineExceeded, NotFound, Overloaded, PackageError, Stopping
+from .errors import DeadlineExceeded, NotFound, Overloaded, PackageError, Stopping, release
 from .manifest import SERVE
 from .tensors import Tensors
 
@@ -94,7 +94,8 @@ class Readiness:
             return worked
         except Stopping:
             return False
-        except Exception:  # whatever an engine may raise: a client would get a 500
+        except Exception as error:  # whatever an engine may raise: a client would get a 500
+            release(error)
             return False
         return True
 

@@ -69,9 +69,12 @@ POOLS = 6
 """Threads that the loop's executor (of cores + 4) and gRPC's own pool may add."""
 
 
+EXECUTORS = ("asyncio_", "uvloop_")  # of the event loop, by which one it is
+
+
 def own(found):
     """Names of threads that are of no pool."""
-    return sorted(name for name in found.thread_names if not name.startswith("asyncio_"))
+    return sorted(name for name in found.thread_names if not name.startswith(EXECUTORS))
 
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
