@@ -17,7 +17,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A model definition (.py), or an .onnx or .pt2 file."
+            metavar="SOURCE",
+            help="A model definition (.py), an .onnx or .pt2 file, or an ensemble (.toml).",
         ),
     ],
     output: Annotated[

@@ -10,6 +10,8 @@ import typer
 from mlserve_cli.cli import console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mlserve_cli.package.package import Package
 
 
@@ -21,10 +23,13 @@ def command(
     import msgspec
 
     from mlserve_cli.package.package import Package
+    from mlserve_cli.runtime.ensemble.declaration import ENGINE, read
 
     opened = Package.open(package)
     if as_json:
         document = msgspec.to_builtins(opened.manifest)
+        if opened.manifest.engine == ENGINE:
+            document["ensemble"] = msgspec.to_builtins(read(opened.model))
         console.print_json(document | {"evidence": opened.evidence()})
         return
     _print(opened)
@@ -53,6 +58,9 @@ def _print(package: Package) -> None:
             signature.add_row(side, spec.name, spec.datatype, f"({shape})")
     out.print(signature)
 
+    if manifest.engine == "ensemble":
+        out.print(_steps(package))
+
     lineage = Table("step", "parent", "parameters", "libraries", title="lineage")
     lineage.title_justify = "left"
     for record in manifest.lineage:
@@ -65,6 +73,26 @@ def _print(package: Package) -> None:
     out.print(lineage)
     for measured in package.evidence():
         out.print(_sentence(measured), markup=False)
+
+
+def _steps(package: Package) -> Table:
+    """What an ensemble does, in its order."""
+    from rich.table import Table
+
+    from mlserve_cli.runtime.ensemble.declaration import FunctionStep, PackageStep, members, read
+
+    table = Table("step", "runs", "takes", "makes", title="steps", title_justify="left")
+    found = members(package.serve)
+    for step in read(package.model).steps:
+        if isinstance(step, PackageStep):
+            member = found[step.member]
+            what = f"{member.name} {member.version}, {member.variant} ({member.engine})"
+        elif isinstance(step, FunctionStep):
+            what = f"{step.function}() of {step.file}"
+        else:
+            what = step.operation
+        table.add_row(step.name, what, ", ".join(step.takes), ", ".join(step.makes))
+    return table
 
 
 def _facts(package: Package) -> list[tuple[str, str]]:

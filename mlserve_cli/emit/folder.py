@@ -18,7 +18,9 @@ from mlserve_cli.package.draft import flush, hidden_beside, move, writing
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.runtime import hardware, sizing
-from mlserve_cli.runtime.manifest import MANIFEST, SERVE
+from mlserve_cli.runtime.ensemble import declaration as ensembles
+from mlserve_cli.runtime.manifest import MANIFEST, SERVE, Manifest
+from mlserve_cli.runtime.processing.declaration import Processing
 from mlserve_cli.runtime.settings import Settings, to_toml
 
 _TEMPLATES = ("server.py", "client.py", "Dockerfile", "README.md")
@@ -61,7 +63,7 @@ def emit(
     """
     _check_target(target, overwrite=overwrite)
     opened = _open(packages)
-    pins = requirements.pinned([package.manifest for package in opened])
+    pins = requirements.pinned(*_needs(opened))
     settings = _settings(opened, progress)
     progress.stage("writing the folder")
     with writing(target), hidden_beside(target) as hidden:
@@ -109,6 +111,22 @@ def _open(paths: Sequence[Path]) -> tuple[Package, ...]:
             )
         opened[key] = package
     return tuple(opened.values())
+
+
+def _needs(packages: Sequence[Package]) -> tuple[list[Manifest], list[str]]:
+    """The manifests whose engines and processing are run here, and what functions require."""
+    manifests: list[Manifest] = []
+    required: list[str] = []
+    for package in packages:
+        for path, manifest in ensembles.below(package.path, package.manifest):
+            outer = manifest is package.manifest
+            # Pictures and texts come in once, before the first member.
+            manifests.append(
+                manifest if outer else msgspec.structs.replace(manifest, processing=Processing())
+            )
+            if manifest.engine == ensembles.ENGINE:
+                required += ensembles.read(path / SERVE / manifest.model).requirements
+    return manifests, required
 
 
 def _settings(packages: Sequence[Package], progress: Progress) -> Settings:

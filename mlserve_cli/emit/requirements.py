@@ -31,8 +31,10 @@ _ALWAYS = {
 _FOR_GRPC = ("grpcio", "protobuf")
 
 
-def pinned(manifests: Sequence[Manifest]) -> str:
+def pinned(manifests: Sequence[Manifest], extra: Sequence[str] = ()) -> str:
     """The text of requirements.txt for a server of these models.
+
+    extra: lines of requirements that an ensemble's functions have.
 
     Raises `MissingExtra` when a model needs a library that is not installed here, since then
     there is no tested version to pin.
@@ -44,6 +46,8 @@ def pinned(manifests: Sequence[Manifest]) -> str:
         if manifest.processing.python is not None:
             for line in manifest.processing.python.requirements:
                 theirs[_name(line)] = _as_tested(line)
+    for line in extra:
+        theirs[_name(line)] = _as_tested(line)
     for name in direct:
         theirs.pop(name, None)
     lines = [
@@ -52,7 +56,7 @@ def pinned(manifests: Sequence[Manifest]) -> str:
     ]
     lines += [f"{_pin(name)}  # {purpose}" for name, purpose in direct.items()]
     if theirs:
-        lines += ["", "# What the models' processing.py needs.", *theirs.values()]
+        lines += ["", "# What the models' own Python code needs.", *theirs.values()]
     indirect = sorted(_closure([*direct, *theirs]) - {*direct, *theirs})
     if indirect:
         lines += ["", "# What those need in turn.", *map(_pin, indirect)]

@@ -59,8 +59,9 @@ def export(
     engine: str | None = None,
     device: str = "cpu",
 ) -> Package:
-    """Make a package of a model definition (`.py`) or a ready model (`.onnx`, `.pt2`) at `target`.
+    """Make a package at `target` of a model definition, a ready model or an ensemble.
 
+    `source` is a `.py` file, an `.onnx` or `.pt2` file, or an ensemble's `.toml` file.
     `name` and `version` win over the definition's NAME and VERSION. `calibration` names real rows
     (a folder, `.npz`, `.csv`, `.jsonl` or `file.py:function`), in place of the definition's own.
     `engine` is what will run it: a name of `engines.ENGINES`, "torch-aoti" (compiled for `device`,
@@ -73,6 +74,23 @@ def export(
     progress = progress or Silent()
     goal = Goal.named(engine, device)
     path = recognize(source, own_engine=goal.own)
+    if path.suffix == ".toml" and not goal.own:
+        if engine is not None or device != "cpu":
+            raise DefinitionError(
+                f"'{source}' is an ensemble, whose members have engines of their own.",
+                hint="leave --engine and --device out; export the members for other engines",
+            )
+        from mlserve_cli.export.ensemble.export import export as export_ensemble
+
+        return export_ensemble(
+            path,
+            target,
+            name=name,
+            version=version,
+            calibration=calibration,
+            progress=progress,
+            overwrite=overwrite,
+        )
     check_target(target, overwrite=overwrite)
     for given, what in ((name, "model name"), (version, "version")):
         if given is not None:
@@ -99,18 +117,20 @@ def recognize(source: str, *, own_engine: bool = False) -> Path:
     """The file that `source` names. Raises `DefinitionError` for what cannot be exported."""
     path = Path(source)
     allowed = (
-        "a model definition (.py), an ONNX file (.onnx) or a torch.export program (.pt2) can be "
-        "exported; with --engine package.module:Class any file"
+        "a model definition (.py), an ONNX file (.onnx), a torch.export program (.pt2) or an "
+        "ensemble (.toml) can be exported; with --engine package.module:Class any file"
     )
     if path.is_dir():
         inside = path / "model.py"
+        if not inside.is_file():
+            inside = path / "ensemble.toml"
         hint = f"mlserve export {inside}" if inside.is_file() else allowed
         raise DefinitionError(f"'{source}' is a folder.", hint=hint)
     if not path.exists():
         raise DefinitionError(
             f"'{source}' does not exist.", hint="'mlserve init DIR' writes a model definition"
         )
-    if path.suffix not in (".py", ".onnx", ".pt2") and not own_engine:
+    if path.suffix not in (".py", ".onnx", ".pt2", ".toml") and not own_engine:
         suffix = path.suffix or "no suffix"
         raise DefinitionError(f"'{source}' cannot be exported: it is {suffix}.", hint=allowed)
     return path

@@ -58,12 +58,7 @@ class Package:
     @property
     def size_bytes(self) -> int:
         """What a server loads: the model's file and its external data."""
-        support = {"golden.npz", "statistics.json", "processing.py"}
-        return sum(
-            entry.size
-            for name, entry in self.manifest.files.items()
-            if name.startswith(SERVE + "/") and name.split("/")[-1] not in support
-        )
+        return self.manifest.weight_bytes
 
     def engine(self, options: EngineOptions | None = None) -> Engine:
         """Load the model with the engine that the manifest names."""

@@ -18,11 +18,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mlserve_cli.errors import StepError
 from mlserve_cli.package.draft import Draft, create
 from mlserve_cli.package.finish import finish
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.runtime import golden
+from mlserve_cli.runtime.ensemble.declaration import ENGINE, members
 from mlserve_cli.runtime.manifest import Manifest, StepRecord
 from mlserve_cli.runtime.tensors import Tensors
 
@@ -78,6 +80,7 @@ def run(
     `sample` yields batches of real rows for the statistics; without it the parent's golden rows
     serve. Raises what the step raises.
     """
+    check_parent(parent)
     step.requires(parent)
     with create(target, overwrite=overwrite) as draft:
         for name in ("processing.py", _tokenizer(parent.manifest)):
@@ -103,6 +106,17 @@ def run(
         sealed = finish(draft, manifest, sample or [golden.read(parent.serve).inputs])
         step.ensures(parent, draft, sealed)
     return Package(target, sealed)
+
+
+def check_parent(parent: Package) -> None:
+    """Refuse an ensemble: its members are what can be changed. Raises `StepError`."""
+    if parent.manifest.engine == ENGINE:
+        names = ", ".join(members(parent.serve))
+        raise StepError(
+            f"'{parent.path}' is an ensemble of {names}, and its members are what can be made "
+            "smaller.",
+            hint="take the step with the members' packages, then export the ensemble again",
+        )
 
 
 def versions(*distributions: str) -> dict[str, str]:

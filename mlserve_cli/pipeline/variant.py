@@ -84,6 +84,7 @@ def make(
     from mlserve_cli.evaluate.evaluation import drop
 
     check_target(target, overwrite=overwrite)
+    steps.check_parent(parent)
     cases.check(parent)
     step = build(cases.calibration(parent))
     with hidden_beside(target) as hidden:

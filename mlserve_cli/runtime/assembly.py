@@ -39,6 +39,9 @@ def assemble(
         else cores.share(threads=chosen.threads, weight=chosen.share),
     )
     metrics.watch(batcher)
+    for engine in prepared.engines:
+        if hasattr(engine, "report"):  # set only now: what was proven and measured does not count
+            engine.report = metrics.report
     return LoadedModel(
         manifest=manifest,
         path=found.path,

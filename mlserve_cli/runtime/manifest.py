@@ -31,6 +31,12 @@ SERVE = "serve"
 SOURCE = "source"
 EVIDENCE = "evidence"
 
+_SUPPORT = frozenset({"golden.npz", "statistics.json", "processing.py"})
+"""Files of serve/ that no engine loads."""
+
+_PARTS = ("members", "functions")
+"""Folders of an ensemble's serve/, which it reads as a whole."""
+
 
 class FileEntry(msgspec.Struct, frozen=True):
     """One file of a package: its size in bytes and the SHA-256 of its content."""
@@ -115,6 +121,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The number of rows that the model takes, where it takes only one number of them."""
         return fixed_batch(self.inputs)
 
+    @property
+    def weight_bytes(self) -> int:
+        """What an engine loads: the model's file, its external data, the members of an ensemble."""
+        return sum(
+            entry.size
+            for name, entry in self.files.items()
+            if name.startswith(SERVE + "/") and name.split("/")[-1] not in _SUPPORT
+        )
+
     def computed_digest(self) -> str:
         """`sha256:…` of the canonical JSON of everything but the digest."""
         plain = msgspec.to_builtins(self)
@@ -182,7 +197,7 @@ def verify_files(package: Path, manifest: Manifest, *, folder: str = SERVE) -> N
     Raises `PackageError` naming the first file that is missing, truncated or changed; and, of
     `serve/`, one that would be read without being listed.
     """
-    for name in _needed(manifest) if folder == SERVE else ():
+    for name in _needed(package, manifest) if folder == SERVE else ():
         if name not in manifest.files:
             raise PackageError(
                 f"'{package / MANIFEST}' does not list '{name}', so nobody can tell whether it is "
@@ -214,7 +229,7 @@ def verify_files(package: Path, manifest: Manifest, *, folder: str = SERVE) -> N
 _AGAIN = "copy the package again, or make it again"
 
 
-def _needed(manifest: Manifest) -> list[str]:
+def _needed(package: Path, manifest: Manifest) -> list[str]:
     """The files that a server reads for sure; `files` must know them."""
     declared = manifest.processing
     names = [manifest.model, golden.FILE]
@@ -222,7 +237,15 @@ def _needed(manifest: Manifest) -> list[str]:
         names.append(declared.python.file)
     if isinstance(declared.input, TextInput) and declared.input.tokenizer is not None:
         names.append(declared.input.tokenizer)
-    return [f"{SERVE}/{name}" for name in names]
+    needed = [f"{SERVE}/{name}" for name in names]
+    if manifest.engine == "ensemble":
+        needed += [
+            path.relative_to(package).as_posix()
+            for part in _PARTS
+            for path in sorted((package / SERVE / part).rglob("*"))
+            if path.is_file() and path.parent.name != "__pycache__"  # which is never read
+        ]
+    return needed
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:

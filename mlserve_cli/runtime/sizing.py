@@ -168,7 +168,7 @@ def measure(
         latencies,
         manifest,
         row_bytes=row_bytes,
-        weight_bytes=(package / SERVE / manifest.model).stat().st_size,
+        weight_bytes=manifest.weight_bytes,
     )
 
 

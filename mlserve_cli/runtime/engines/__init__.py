@@ -11,14 +11,15 @@ import msgspec
 
 from ..errors import EngineError, MlserveError
 from ..manifest import SERVE, Manifest
-from .engine import Engine, EngineOptions
+from .engine import Engine, EngineOptions, StepTimes
 
-__all__ = ["ENGINES", "Engine", "EngineOptions", "load", "open_package"]
+__all__ = ["ENGINES", "Engine", "EngineOptions", "StepTimes", "load", "open_package"]
 
 ENGINES: Mapping[str, str] = {
     "onnxruntime": ".onnxruntime:OnnxRuntimeEngine",
     "openvino": ".openvino:OpenVinoEngine",
     "torch": ".torch:TorchEngine",
+    "ensemble": ".ensemble:EnsembleEngine",
 }
 """Name → `module:Class`, relative to this folder; or the user's own `pkg.mod:Class`."""
 

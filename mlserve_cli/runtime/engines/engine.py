@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import msgspec
@@ -27,6 +28,14 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     batches: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """How long each step of one run took, for an engine that is made of steps."""
+
+    names: tuple[str, ...]
+    seconds: list[float]
+
+
 class Engine(Protocol):
     """Executes one model.
 
@@ -36,6 +45,8 @@ class Engine(Protocol):
     An engine that is not for the CPU alone says so: its class has
     `devices(model: Path) -> tuple[str, ...]`, best first, of "cpu" and "cuda", for this machine.
     One whose memory is not the process's own may have `free_bytes() -> int`: what is left of it.
+    One that is made of steps may have `report`, None until somebody who wants the `StepTimes` of
+    its runs sets it; it is called on the thread of the run.
     """
 
     inputs: tuple[TensorSpec, ...]

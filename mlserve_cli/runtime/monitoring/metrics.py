@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from ..engines.engine import StepTimes
 from ..errors import RequestError
 from . import triton_metrics
 
@@ -35,6 +37,8 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 _MODEL = ("model", "version")
 
+_REPORTS = 1024  # each batch takes out what its run put in; more than the instances never wait
+
 
 class Histogram:
     """Counts of values at or below each bound, and their sum."""
@@ -45,6 +49,16 @@ class Histogram:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self._counts)
+
+    @property
+    def sum(self) -> float:
+        """Their sum."""
+        return self._sum
 
     def observe(self, value: float) -> None:
         """Count a value."""
@@ -92,6 +106,9 @@ class ModelMetrics:
         self.stages = {
             stage: Histogram(SECONDS) for stage in ("queue", "processing", "compute", "total")
         }
+        self.steps: dict[str, Histogram] = {}  # of an ensemble, in their order
+        self._reports: deque[StepTimes] = deque(maxlen=_REPORTS)
+        self.report = self._reports.append  # engines call it on threads of their own
         self._waited = self.stages["queue"].observe
         self.processed = self.stages["processing"].observe  # decoding and encoding took … seconds
         self._compute = self.stages["compute"].observe
@@ -140,6 +157,15 @@ class ModelMetrics:
             of_size = self.by_batch[rows] = [0, 0.0]
         of_size[0] += 1
         of_size[1] += seconds
+        while self._reports:
+            self._stepped(self._reports.popleft())
+
+    def _stepped(self, times: StepTimes) -> None:
+        for name, seconds in zip(times.names, times.seconds, strict=True):
+            histogram = self.steps.get(name)
+            if histogram is None:
+                histogram = self.steps[name] = Histogram(SECONDS)
+            histogram.observe(seconds)
 
     def answered(
         self, protocol: str, status: int, seconds: float, error: RequestError | None = None
@@ -200,6 +226,11 @@ class Metrics:
             "total.",
             labels=(*_MODEL, "stage"),
         )
+        steps = HistogramMetricFamily(
+            "mlserve_step_seconds",
+            "Seconds that each step of an ensemble took for a batch.",
+            labels=(*_MODEL, "step"),
+        )
         batch_rows = HistogramMetricFamily("mlserve_batch_rows", "Rows in a batch.", labels=_MODEL)
         queue_rows = GaugeMetricFamily(
             "mlserve_queue_rows", "Rows that wait for a worker.", labels=_MODEL
@@ -222,6 +253,8 @@ class Metrics:
         for model in models:
             for stage, histogram in model.stages.items():
                 histogram.add_to(stages, (*model.labels, stage))
+            for step, histogram in model.steps.items():
+                histogram.add_to(steps, (*model.labels, step))
             model.batch_rows.add_to(batch_rows, model.labels)
             queue_rows.add_metric(model.labels, model.queue_rows)
             for reason, count in model.closings.items():
@@ -231,7 +264,7 @@ class Metrics:
                 elements.add_metric((*model.labels, "padding"), model.padding)
             if model.load_seconds is not None:
                 load_seconds.add_metric(model.labels, model.load_seconds)
-        yield from (stages, batch_rows, batches, queue_rows, elements, load_seconds)
+        yield from (stages, steps, batch_rows, batches, queue_rows, elements, load_seconds)
         yield from triton_metrics.families(models)
         yield GaugeMetricFamily(
             "mlserve_ready", "1 while predictions would succeed.", value=int(self.is_ready)

@@ -45,7 +45,17 @@ def statistics(model: LoadedModel) -> dict[str, Any]:
             for rows, (count, seconds) in sorted(metrics.by_batch.items())
         ],
         "memory_usage": [],
-    }
+    } | (
+        {
+            # Not of Triton's extension: seconds by step, of a model that is an ensemble.
+            "step_stats": [
+                {"step": step, "compute_infer": _sum(times.count, times.sum)}
+                for step, times in metrics.steps.items()
+            ]
+        }
+        if metrics.steps
+        else {}
+    )
 
 
 def _sum(count: int, seconds: float) -> dict[str, int]:

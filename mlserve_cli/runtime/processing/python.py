@@ -11,6 +11,7 @@ A `ValueError` that they raise is told to the client as status 400; all else is 
 from __future__ import annotations
 
 import hashlib
+import importlib.abc
 import importlib.util
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class Blocked(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in BLOCKED:
             raise ImportError(f"it imports '{name}', which a server does not have")
 
-path, *BLOCKED = sys.argv[1:]
+path, wanted, *BLOCKED = sys.argv[1:]
 sys.meta_path.insert(0, Blocked())
 spec = importlib.util.spec_from_file_location("processing", path)
 try:
@@ -49,7 +50,11 @@ try:
     spec.loader.exec_module(module)
 except BaseException as error:
     sys.exit(f"{type(error).__name__}: {error}")
-if not any(callable(getattr(module, name, None)) for name in ("preprocess", "postprocess")):
+for name in filter(None, wanted.split(",")):
+    if not callable(getattr(module, name, None)):
+        sys.exit(f"it has no function {name}()")
+either = ("preprocess", "postprocess")
+if not wanted and not any(callable(getattr(module, name, None)) for name in either):
     sys.exit("it has neither preprocess(rows) nor postprocess(outputs)")
 """
 
@@ -60,7 +65,7 @@ class UserProcessing:
     def __init__(self, manifest: Manifest, file: Path, reader: Reader, writer: Writer) -> None:
         self._model = manifest.name
         self._specs = {spec.name: spec for spec in manifest.inputs}
-        module = _load(file)
+        module = load_module(file)
         self._preprocess = getattr(module, "preprocess", None)
         self._postprocess = getattr(module, "postprocess", None)
         self._example: Any = getattr(module, "EXAMPLE", None)
@@ -127,17 +132,20 @@ class UserProcessing:
         return array.astype(spec.dtype)
 
 
-def check_alone(path: Path, requirements: Sequence[str] = ()) -> None:
+def check_alone(
+    path: Path, requirements: Sequence[str] = (), *, functions: Sequence[str] = ()
+) -> None:
     """Import `path` in a process of its own where training libraries cannot be imported.
 
     Raises `PackageError` with what it raised. `requirements` are lines of a requirements file;
-    what they name is not blocked.
+    what they name is not blocked. functions: that it must have; else one of processing.py's.
     """
     named = {_project(line) for line in requirements}
     blocked = [name for name in BLOCKED if name not in named]
     if "scikit-learn" in named:
         blocked.remove("sklearn")
-    command = [sys.executable, "-I", "-B", "-c", _ALONE, str(path.resolve()), *blocked]
+    wanted = ",".join(functions)
+    command = [sys.executable, "-I", "-B", "-c", _ALONE, str(path.resolve()), wanted, *blocked]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter on the user's own file
             command, capture_output=True, text=True, timeout=_CHECK_S, check=False
@@ -153,12 +161,28 @@ def check_alone(path: Path, requirements: Sequence[str] = ()) -> None:
         )
 
 
-def _load(path: Path) -> ModuleType:
+class _SourceOnly(importlib.abc.SourceLoader):
+    """Compiles the file each time: a cache beside it would be code that no manifest lists."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def get_filename(self, fullname: str) -> str:
+        """What tracebacks show."""
+        return self._path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        """The text."""
+        return Path(str(path)).read_bytes()
+
+
+def load_module(path: Path) -> ModuleType:
+    """Import a file of a package as a module of its own. Raises `PackageError`."""
     # Named by its place: two packages' processing.py live side by side.
     name = "mlserve_processing_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_loader(name, _SourceOnly(path))
     if spec is None or spec.loader is None or not path.is_file():
-        raise PackageError(f"the processing file '{path}' is missing.")
+        raise PackageError(f"the file '{path}' is missing.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -1,0 +1,1 @@
+"""ensemble.toml → a package that runs other packages and processing steps as one model."""
