@@ -1,6 +1,8 @@
 """Shared by all tests: small real packages, and a cache that is not the user's."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,4 +83,71 @@ def iris_package(iris, iris_onnx, tmp_path):
             sealed = finish(draft, Manifest(**(values | fields)), [{"x": iris[0]}])
         return Package(target, sealed)
 
+    return make
+
+
+class Affine:
+    """A scripted member: x (batch, 2) float64 → y, x times a number plus another one.
+
+    Both numbers stand in its file. `sizes` has the rows of each run; a row that begins with
+    13.5 makes a run fail, and one that begins with 99.5 is the client's mistake.
+    """
+
+    made: list["Affine"] = []  # noqa: RUF012 - every engine of the session, on purpose
+
+    def __init__(self, model, options):
+        from mlserve_cli.runtime.tensors import TensorSpec
+
+        batch, scale, shift = model.read_text().split()
+        shape = (int(batch) if batch.isdigit() else batch, 2)
+        self.inputs = (TensorSpec("x", "FP64", shape),)
+        self.outputs = (TensorSpec("y", "FP64", shape),)
+        self.scale, self.shift = float(scale), float(shift)
+        self.options = options
+        self.sizes = []
+        self.closed = False
+        Affine.made.append(self)
+
+    def run(self, tensors):
+        from mlserve_cli.runtime.errors import InvalidRequest
+
+        x = tensors["x"]
+        self.sizes.append(len(x))
+        if (x[:, 0] == 13.5).any():
+            raise RuntimeError("thirteen and a half is unlucky")
+        if (x[:, 0] == 99.5).any():
+            raise InvalidRequest("99.5 stands in no row of the table", hint="0 to 98 do")
+        return {"y": x * self.scale + self.shift}
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture(scope="session")
+def affine():
+    """Make a member of an ensemble at a place: `affine(folder, scale, shift, batch="batch")`."""
+    from mlserve_cli.runtime.manifest import BatchProof, Manifest
+    from mlserve_cli.runtime.tensors import TensorSpec
+
+    sys.modules["affine_engine"] = SimpleNamespace(Affine=Affine)
+
+    def make(folder, scale, shift, *, batch="batch", proof=None, **fields):
+        (folder / "serve").mkdir(parents=True)
+        (folder / "serve" / "model.txt").write_text(f"{batch} {scale} {shift}")
+        shape = (batch, 2)
+        values = {
+            "name": folder.name,
+            "version": "1",
+            "variant": "native",
+            "engine": "affine_engine:Affine",
+            "model": "model.txt",
+            "inputs": (TensorSpec("x", "FP64", shape),),
+            "outputs": (TensorSpec("y", "FP64", shape),),
+            "batch": proof or BatchProof(invariant=True),
+        }
+        manifest = Manifest(**(values | fields)).sealed()
+        (folder / "manifest.json").write_bytes(manifest.to_json())
+        return manifest
+
+    make.made = Affine.made
     return make

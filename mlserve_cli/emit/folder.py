@@ -63,7 +63,7 @@ def emit(
     """
     _check_target(target, overwrite=overwrite)
     opened = _open(packages)
-    pins = requirements.pinned(*_needs(opened))
+    pins = requirements.pinned(*needs(opened))
     settings = _settings(opened, progress)
     progress.stage("writing the folder")
     with writing(target), hidden_beside(target) as hidden:
@@ -113,7 +113,7 @@ def _open(paths: Sequence[Path]) -> tuple[Package, ...]:
     return tuple(opened.values())
 
 
-def _needs(packages: Sequence[Package]) -> tuple[list[Manifest], list[str]]:
+def needs(packages: Sequence[Package]) -> tuple[list[Manifest], list[str]]:
     """The manifests whose engines and processing are run here, and what functions require."""
     manifests: list[Manifest] = []
     required: list[str] = []

@@ -121,9 +121,9 @@ def recognize(source: str, *, own_engine: bool = False) -> Path:
         "ensemble (.toml) can be exported; with --engine package.module:Class any file"
     )
     if path.is_dir():
-        inside = path / "model.py"
+        inside = path / "ensemble.toml"
         if not inside.is_file():
-            inside = path / "ensemble.toml"
+            inside = path / "model.py"
         hint = f"mlserve export {inside}" if inside.is_file() else allowed
         raise DefinitionError(f"'{source}' is a folder.", hint=hint)
     if not path.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from mlserve_cli.errors import DefinitionError
+from mlserve_cli.errors import DefinitionError, StepError
 from mlserve_cli.export import processing as declared_processing
 from mlserve_cli.export import rows as exported
 from mlserve_cli.export.ensemble import defaults, rows
@@ -27,6 +27,7 @@ from mlserve_cli.runtime.ensemble.declaration import ENGINE, FILE, Ensemble, Fun
 from mlserve_cli.runtime.manifest import MANIFEST, SERVE, Manifest, StepRecord, check_name
 from mlserve_cli.runtime.processing.python import check_alone
 from mlserve_cli.runtime.tensors import Tensors, TensorSpec, datatype_of
+from mlserve_cli.runtime.tensors import rows as count_rows
 from mlserve_cli.training import source as training_source
 
 
@@ -129,7 +130,9 @@ def _run(
     engine = EnsembleEngine(serve / FILE, EngineOptions(), declared=ensemble)
     try:
         sample = real or [exported.synthetic(engine)]
-        found = engine.trace(_first(sample[0]))
+        tried = _first(sample[0])
+        found = engine.trace(tried)
+        _check_rows(file.outputs, wired, found, rows=count_rows(tried))
         known = shapes.specs(tuple(file.outputs))
         outputs = tuple(
             _output(tensor, spec, found, inputs)
@@ -138,6 +141,20 @@ def _run(
     finally:
         engine.close()
     return replace(ensemble, outputs=outputs), sample
+
+
+def _check_rows(outputs: list[str], wired: Wired, found: Tensors, *, rows: int) -> None:
+    """Whatever the steps do in between, the outputs have a row for each row of the batch."""
+    makers = {tensor: step.name for step in wired.steps for tensor in step.makes}
+    for tensor in outputs:
+        array = found[tensor]
+        if not array.ndim or array.shape[0] != rows:
+            got = f"{array.shape[0]} rows" if array.ndim else "no rows"
+            raise StepError(
+                f"the output '{tensor}' of step '{makers[tensor]}' has {got} for a batch "
+                f"of {rows}.",
+                hint="a row of the outputs belongs to each row of the inputs, in their order",
+            )
 
 
 def _first(tensors: Tensors) -> Tensors:
@@ -155,12 +172,10 @@ def _output(
         return TensorSpec(spec.name, spec.datatype, ("batch", *spec.shape[1:]))
     free = [size for each in inputs for size in each.shape[1:] if isinstance(size, str)]
     array = found[tensor]
-    if free or not array.ndim:
+    if free:
         raise DefinitionError(
             f"nothing tells the shape of the output '{tensor}', which a function makes of inputs "
-            f"whose size '{free[0]}' may differ."
-            if free
-            else f"the output '{tensor}' has no rows: a function made it a single number.",
+            f"whose size '{free[0]}' may differ.",
             hint=f'[tensors.{tensor}] with datatype = "FP32" and shape = ["batch", 3] tells',
         )
     return TensorSpec(tensor, datatype_of(array), ("batch", *array.shape[1:]))

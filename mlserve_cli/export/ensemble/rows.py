@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mlserve_cli.errors import DataError
 from mlserve_cli.export import rows as exported
 from mlserve_cli.export.ensemble.wiring import Wired
@@ -33,7 +35,9 @@ def real(
     if calibration is not None:
         from mlserve_cli.data.source import read
 
-        processor = build(manifest, serve)
+        # Of the processing, what reads: the outputs are not known yet.
+        reads = replace(manifest, processing=replace(manifest.processing, output=None))
+        processor = build(reads, serve)
         found = (batch.inputs for batch in read(calibration, manifest, processor))
         what = calibration
     elif definition is not None and definition.has("calibration"):

@@ -6,15 +6,13 @@ import numpy as np
 
 from ..batch import Promise
 from ..engines.engine import Engine
+from ..errors import InvalidRequest
 from ..manifest import Manifest
 from ..tensors import Tensors, TensorSpec, check, rows
 
 
 class Member:
-    """One package, loaded.
-
-    untold: its inputs come from a function, so nobody knows their shapes before they are there.
-    """
+    """One package, loaded."""
 
     def __init__(self, engine: Engine, manifest: Manifest) -> None:
         self.engine = engine
@@ -32,12 +30,18 @@ class Member:
         self._inputs = free(manifest.inputs) if self._fixed else manifest.inputs
 
     def run(self, inputs: Tensors, *, untold: bool = False) -> Tensors:
-        """Answer any number of rows: at once, or in pieces where the package is run by pieces."""
+        """Answer any number of rows: at once, or in pieces where the package is run by pieces.
+
+        untold: they come from a function, so nobody knew their shapes before they were there.
+        """
         count = rows(inputs)
         if not count:
             return self._nothing(inputs)
         if untold:
-            check(self._inputs, inputs, model=self.manifest.name)
+            try:
+                check(self._inputs, inputs, model=self.manifest.name)
+            except InvalidRequest as error:  # it is the function's mistake, not the client's
+                raise TypeError(error.message) from error
         if self._limit is None or count == self._limit:
             return self._checked(self.engine.run(inputs), count)
         parts = [
