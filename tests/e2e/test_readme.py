@@ -19,6 +19,7 @@ PAGES = [
     "README.md",
     "samples/tabular/README.md",
     "docs/definition.md",
+    "docs/ensembles.md",
     "docs/package.md",
     "docs/serving.md",
     "docs/batching.md",
