@@ -51,6 +51,11 @@ def recognize(path: Path) -> Kind:
             f"'{path}' is a Python file, which can be served once it is a package.",
             hint=f"mlserve export {path} -o PKG, then mlserve up PKG",
         )
+    if path.suffix == ".toml":
+        raise PackageError(
+            f"'{path}' describes an ensemble, which can be served once it is a package.",
+            hint=f"mlserve export {path} -o PKG, then mlserve up PKG",
+        )
     if path.stat().st_size == 0:
         raise PackageError(f"'{path}' is empty.", hint=_ALLOWED)
     what = "is not a whole ONNX file" if path.suffix == ".onnx" else "is no ONNX file"

@@ -26,9 +26,12 @@ from mlserve_cli.runtime.ensemble import declaration
 from mlserve_cli.runtime.ensemble.declaration import ENGINE, FILE, Ensemble, FunctionStep
 from mlserve_cli.runtime.manifest import MANIFEST, SERVE, Manifest, StepRecord, check_name
 from mlserve_cli.runtime.processing.python import check_alone
-from mlserve_cli.runtime.tensors import Tensors, TensorSpec, datatype_of
+from mlserve_cli.runtime.tensors import Tensors, TensorSpec, datatype_of, fixed_batch
 from mlserve_cli.runtime.tensors import rows as count_rows
 from mlserve_cli.training import source as training_source
+
+DRY_ROWS = 4
+"""Enough to tell rows from other sizes; the proofs that follow run more."""
 
 
 def export(
@@ -51,11 +54,9 @@ def export(
     progress.stage("reading the members")
     wired = wire(file)
     shapes = infer(wired, file.tensors)
-    definition = (
-        Definition.load(file.beside(file.definition, "the definition"))
-        if (file.definition)
-        else None
-    )
+    definition = None
+    if file.definition is not None:
+        definition = Definition.load(file.beside(file.definition, "the definition"))
     with create(target, overwrite=overwrite) as draft:
         _copy(file, wired, draft.serve)
         declared, labels = defaults.processing(file, wired, draft.serve, progress)
@@ -130,7 +131,7 @@ def _run(
     engine = EnsembleEngine(serve / FILE, EngineOptions(), declared=ensemble)
     try:
         sample = real or [exported.synthetic(engine)]
-        tried = _first(sample[0])
+        tried = _first(sample[0], fixed_batch(inputs) or DRY_ROWS)
         found = engine.trace(tried)
         _check_rows(file.outputs, wired, found, rows=count_rows(tried))
         known = shapes.specs(tuple(file.outputs))
@@ -157,8 +158,8 @@ def _check_rows(outputs: list[str], wired: Wired, found: Tensors, *, rows: int) 
             )
 
 
-def _first(tensors: Tensors) -> Tensors:
-    return {name: array[:4] if array.ndim else array for name, array in tensors.items()}
+def _first(tensors: Tensors, count: int) -> Tensors:
+    return {name: array[:count] if array.ndim else array for name, array in tensors.items()}
 
 
 def _output(

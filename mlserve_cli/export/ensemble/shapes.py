@@ -98,9 +98,13 @@ def infer(wired: Wired, told: Mapping[str, Told]) -> Shapes:
                 f"[tensors.{name}] has the datatype '{each.datatype}'; it can be "
                 f"{', '.join(DATATYPES)}."
             )
-        shapes.known[name] = Tensor(
-            each.datatype, _shape(f"[tensors.{name}]", each.shape), f"[tensors.{name}]"
-        )
+        if any(size == "" or (isinstance(size, int) and size < 1) for size in each.shape):
+            raise DefinitionError(
+                f"[tensors.{name}] has the shape {each.shape}; sizes are numbers above 0, or names "
+                "where they may differ."
+            )
+        # A name means the same size in all that the file tells; "batch" is the rows.
+        shapes.known[name] = Tensor(each.datatype, _shape("", each.shape), f"[tensors.{name}]")
     for step in wired.steps:
         match step:
             case PackageStep():

@@ -20,10 +20,10 @@ from .. import manifest as manifests
 from ..ensemble import declaration
 from ..ensemble.declaration import Ensemble, FunctionStep, PackageStep, Step
 from ..ensemble.functions import Function
-from ..ensemble.member import Member
+from ..ensemble.member import Member, rows_of
 from ..ensemble.operations import build
 from ..errors import EngineError, RequestError
-from ..tensors import Array, Tensors, TensorSpec, datatype_of, rows
+from ..tensors import Array, Tensors, TensorSpec, datatype_of
 from .engine import EngineOptions, StepTimes
 
 
@@ -88,7 +88,7 @@ class EnsembleEngine:
 
     def run(self, tensors: Tensors) -> Tensors:
         """Run the steps. What one raises names it; the client's mistakes stay the client's."""
-        count = rows(tensors)
+        count = rows_of(tensors)
         marks = [time.perf_counter()]
         there = dict(tensors)
         for running in self._running:

@@ -8,7 +8,7 @@ from ..batch import Promise
 from ..engines.engine import Engine
 from ..errors import InvalidRequest
 from ..manifest import Manifest
-from ..tensors import Tensors, TensorSpec, check, rows
+from ..tensors import Tensors, TensorSpec, check
 
 
 class Member:
@@ -34,7 +34,7 @@ class Member:
 
         untold: they come from a function, so nobody knew their shapes before they were there.
         """
-        count = rows(inputs)
+        count = rows_of(inputs)
         if not count:
             return self._nothing(inputs)
         if untold:
@@ -45,16 +45,14 @@ class Member:
         if self._limit is None or count == self._limit:
             return self._checked(self.engine.run(inputs), count)
         parts = [
-            self._piece(
-                {name: array[start : start + self._limit] for name, array in inputs.items()}
-            )
+            self._piece(_cut(inputs, start, start + self._limit))
             for start in range(0, count, self._limit)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _piece(self, inputs: Tensors) -> Tensors:
         """A few rows; the last one stands in where a fixed batch lacks some."""
-        count = rows(inputs)
+        count = rows_of(inputs)
         lacking = (self._limit or count) - count if self._fixed else 0
         if lacking:
             inputs = {
@@ -102,6 +100,15 @@ class Member:
             )
             for spec in self.manifest.outputs
         }
+
+
+def rows_of(tensors: Tensors) -> int:
+    """The rows of those that have any, 1 where none has; a scalar may stand beside them."""
+    return next((array.shape[0] for array in tensors.values() if array.ndim), 1)
+
+
+def _cut(tensors: Tensors, start: int, end: int) -> Tensors:
+    return {name: array[start:end] if array.ndim else array for name, array in tensors.items()}
 
 
 def free(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

@@ -1,18 +1,27 @@
+import hashlib
 import json
 import re
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from mlserve_cli.errors import DefinitionError, MlserveError, PackageError, StepError
 from mlserve_cli.package.package import Package
+from mlserve_cli.package.progress import Silent
 from mlserve_cli.package.verify import verify
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime import manifest as manifests
 from mlserve_cli.runtime.errors import InvalidRequest
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.processing import build
-from mlserve_cli.runtime.processing.declaration import ImageInput, Processing
+from mlserve_cli.runtime.processing.declaration import (
+    ClassesOutput,
+    ImageInput,
+    Processing,
+    PythonProcessing,
+    ValuesOutput,
+)
 from mlserve_cli.runtime.tensors import TensorSpec
 
 VOTE = """
@@ -418,7 +427,6 @@ def test_a_place_that_is_taken_is_refused(exported):
 
 
 def test_steps_that_change_one_model_refuse_an_ensemble(exported, tmp_path):
-    from mlserve_cli.package.progress import Silent
     from mlserve_cli.package.step import run
     from mlserve_cli.prune.step import PruneStep
     from mlserve_cli.quantize.dynamic import DynamicStep
@@ -476,6 +484,83 @@ def test_a_server_of_it_needs_what_its_members_and_functions_need(affine, tmp_pa
     assert "\nrich==" in pins
     assert "\ntorch==" in pins
     assert "\npillow==" not in pins
+
+
+ONE = 'outputs = ["scores"]\n[[steps]]\npackage = "iris"\n'
+
+
+def test_processing_may_be_declared_in_the_file(exported):
+    output = '[processing.output]\nkind = "values"\ntensor = "scores"\n'
+    package = exported('labels = ["a", "b", "c"]\n' + ONE + output)
+
+    assert package.manifest.processing.input == exported(target="b").manifest.processing.input
+    assert package.manifest.processing.output == ValuesOutput(tensor="scores")
+    assert package.manifest.labels == ("a", "b", "c")
+
+
+def test_processing_that_does_not_fit_the_tensors_is_refused(exported):
+    with pytest.raises(DefinitionError, match="names the output 'score'"):
+        exported(ONE + '[processing.output]\nkind = "values"\ntensor = "score"\n')
+
+
+def test_a_processing_py_of_its_own_travels_along(exported):
+    code = "def postprocess(outputs):\n    return [row.tolist() for row in outputs['scores']]\n"
+    package = exported(ONE + '[processing.python]\nfile = "answer.py"\n', answer__py=code)
+    processor = build(package.manifest, package.serve)
+
+    assert processor.answers({"scores": np.ones((1, 3))}) == [[1.0, 1.0, 1.0]]
+    assert "serve/answer.py" in package.manifest.files
+
+
+def test_softmax_over_a_members_logits_is_answered_without_a_second_one(exported, repack):
+    logits = Processing(output=ClassesOutput(tensor="scores", softmax=True, top_k=2))
+    repack(processing=logits)
+    package = exported(
+        'outputs = ["shares"]\n[[steps]]\npackage = "other"\n'
+        '[[steps]]\noperation = "softmax"\ninputs = ["scores"]\noutput = "shares"\n'
+    )
+
+    assert package.manifest.processing.output == ClassesOutput(tensor="shares", top_k=2)
+
+
+def test_the_members_own_processing_py_stays_with_it_and_that_is_said(exported, flowers, repack):
+    said = []
+
+    class Listening(Silent):
+        def say(self, text):
+            said.append(text)
+
+    shown = Package.open(flowers / "iris")
+    manifest = replace(
+        shown.manifest, processing=Processing(python=PythonProcessing()), files=shown.manifest.files
+    )
+    (shown.serve / "processing.py").write_text("def preprocess(rows):\n    return {}\n")
+    entry = next(iter(shown.manifest.files.values()))
+    file = (shown.serve / "processing.py").read_bytes()
+    listed = replace(entry, size=len(file), sha256=hashlib.sha256(file).hexdigest())
+    manifest = replace(manifest, files=manifest.files | {"serve/processing.py": listed})
+    (shown.path / "manifest.json").write_bytes(manifest.sealed().to_json())
+
+    package = exported(options={"progress": Listening()})
+
+    assert package.manifest.processing.python is None
+    assert package.manifest.processing.input is None
+    assert any("processing.py" in text and "stays with it" in text for text in said)
+
+
+@pytest.mark.parametrize("shape", ["[0, 3]", '["batch", -1]', '["", 3]'])
+def test_a_told_shape_of_no_size_is_refused(exported, shape):
+    with pytest.raises(DefinitionError, match="sizes are numbers above 0"):
+        exported(ONE + f'[tensors.x]\ndatatype = "FP32"\nshape = {shape}\n')
+
+
+def test_up_says_that_the_file_has_to_be_exported_first(exported, flowers):
+    from mlserve_cli.pipeline.serving import recognize
+
+    exported()
+    with pytest.raises(PackageError, match="describes an ensemble") as caught:
+        recognize(flowers / "ensemble.toml")
+    assert "mlserve export" in caught.value.hint
 
 
 def test_a_clients_wrong_column_is_told_as_by_the_first_package(exported):

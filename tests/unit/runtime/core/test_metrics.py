@@ -98,3 +98,19 @@ def test_two_servers_in_one_process_do_not_share_figures(metrics):
 
 def test_the_process_itself_is_measured(metrics):
     assert value(metrics, "process_resident_memory_bytes") > 0
+
+
+def test_the_steps_of_an_ensemble_are_counted_when_their_batch_is_done(metrics):
+    from mlserve_cli.runtime.engines import StepTimes
+
+    model = metrics.model("m", "1")
+    model.report(StepTimes(("scale", "vote"), [0.25, 0.5]))
+    labels = {"model": "m", "version": "1", "step": "scale"}
+    assert value(metrics, "mlserve_step_seconds_count", **labels) is None
+    model.ran(2, 0.8)
+    model.report(StepTimes(("scale", "vote"), [0.75, 0.5]))
+    model.ran(1, 1.3)
+
+    assert value(metrics, "mlserve_step_seconds_count", **labels) == 2
+    assert value(metrics, "mlserve_step_seconds_sum", **labels) == 1.0
+    assert list(model.steps) == ["scale", "vote"]
