@@ -1,0 +1,84 @@
+"""A table in a report: numbers to the right, bars in cells, rows that stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+from mlserve_cli.report.axes import number
+from mlserve_cli.report.colours import Colour, css
+from mlserve_cli.report.markup import Markup, element, text
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a plain text or number does not say. bar: its length, from 0 to 1; it may be alone.
+
+    number: the text is a number, and stands to the right.
+    """
+
+    text: str = ""
+    _: KW_ONLY
+    number: bool = False
+    bar: float | None = None
+    colour: Colour = "blue"
+
+
+Value = Cell | str | float | None
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[Value]], *, highlight: Collection[int] = ()
+) -> Markup:
+    """The table. Numbers are written to four significant digits, None as a dash.
+
+    A column whose cells are all numbers has its head to the right too. highlight: rows that stand
+    out, from 0. Raises `ValueError` for a row of another length than the head.
+    """
+    for index, row in enumerate(rows):
+        if len(row) != len(head):
+            raise ValueError(f"row {index} has {len(row)} cells, the head has {len(head)}")
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [
+        bool(cells) and all(row[column].number for row in cells) for column in range(len(head))
+    ]
+    heads = (
+        element("th", text(title), class_="number" if to_right else None, scope="col")
+        for title, to_right in zip(head, right, strict=True)
+    )
+    body = (
+        element("tr", *(_written(cell) for cell in row), class_="chosen" if n in chosen else None)
+        for chosen in (frozenset(highlight),)
+        for n, row in enumerate(cells)
+    )
+    return element(
+        "div",
+        element(
+            "table",
+            element("thead", element("tr", *heads)),
+            element("tbody", *body),
+        ),
+        class_="wide",
+    )
+
+
+def _cell(value: Value) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, str):
+        return Cell(value)
+    if value is None:
+        return Cell("–", number=True)
+    return Cell(f"{value:,}" if isinstance(value, int) else number(value), number=True)
+
+
+def _written(cell: Cell) -> Markup:
+    parts = [text(cell.text)] if cell.text else []
+    if cell.bar is not None:
+        # NaN compares as false, and so has no bar.
+        share = min(1.0, cell.bar) if cell.bar > 0 else 0.0
+        parts.append(
+            element("div", class_="bar", style=f"width:{share:.1%};background:{css(cell.colour)}")
+        )
+    kind = "number" if cell.number else None
+    return element("td", *parts, class_="bars" if cell.bar is not None else kind)
