@@ -60,11 +60,8 @@ def command(
         )
     if html is not None:
         from mlserve_cli.explain.page import page
-        from mlserve_cli.package.draft import hidden_beside, writing
 
-        with writing(html), hidden_beside(html) as hidden:
-            hidden.write_text(page(found), encoding="utf-8")
-            hidden.replace(html)
+        page(found).write(html)
     if as_json:
         console.print_json(found.facts())
         return

@@ -39,7 +39,7 @@ class Scale:
     at: tuple[float, ...] = ()
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value; what lies outside (or at no place at all) is at the nearer end."""
+        """The pixel of a value other than NaN; what lies outside is at the nearer end."""
         if value <= self.low:
             return self.start
         if value >= self.high:
@@ -107,8 +107,8 @@ class Axis:
         return Scale(low=low, high=high, log=self.log, start=start, end=end, at=self.at)
 
     def quantity(self, value: float) -> str:
-        """A value with its unit, to four significant digits."""
-        return f"{number(value)} {self.unit}".strip()
+        """A value with its unit, to four significant digits; NaN is a dash alone."""
+        return number(value) if math.isnan(value) else f"{number(value)} {self.unit}".strip()
 
 
 def number(value: float, digits: int = 4) -> str:

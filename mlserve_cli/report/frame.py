@@ -100,9 +100,19 @@ class Frame:
     def _values(self, axis: str) -> list[float]:
         return [item.value for item in self._references if item.axis == axis]
 
-    def reference_boxes(self) -> list[Box]:
-        """Where the names of the reference lines stand."""
-        return [box for _, _, box in self._placed_references()]
+    def reference_boxes(self, *, lines: bool = False) -> list[Box]:
+        """Where the names of the reference lines stand, or with `lines` the lines themselves."""
+        if not lines:
+            return [box for _, _, box in self._placed_references()]
+        area, boxes = self.area, []
+        for item in self._references:
+            if item.axis == "y":
+                at = self.y(item.value)
+                boxes.append(Box(area.left, at - 1, area.right, at + 1))
+            else:
+                at = self.x(item.value)
+                boxes.append(Box(at - 1, area.top, at + 1, area.bottom))
+        return boxes
 
     def render(self, marks: Iterable[Markup], *, summary: str, left_out: int = 0) -> Markup:
         """The whole `<svg>`. summary: what a person who does not see it should know.
@@ -129,7 +139,7 @@ class Frame:
             summary = f"{summary} No data."
         return element(
             "svg",
-            words(shortened(self._title, WIDTH_PX - 16), 4.0, 18.0, class_="title"),
+            words(shortened(self._title, WIDTH_PX - 40), 0.0, 18.0, class_="title"),
             self._legend,
             self._grid(),
             self._lines(),
@@ -183,7 +193,12 @@ class Frame:
                 at = self.x(item.value)
                 ends = {"x1": at, "y1": area.top, "x2": at, "y2": area.bottom}
             parts.append(element("line", tooltip(item.name), class_="reference", **ends))
-            parts.append(words(name, box.left, box.bottom - 4, class_="note"))
+            # Against the end that the estimate of its width was measured from.
+            if item.axis == "y" or box.left < at:
+                place = words(name, box.right, box.bottom - 4, anchor="end", class_="note")
+            else:
+                place = words(name, box.left, box.bottom - 4, class_="note")
+            parts.append(place)
         return joined(parts)
 
     def _placed_references(self) -> list[tuple[Reference, str, Box]]:
@@ -206,12 +221,12 @@ class Frame:
 
 def _legend(keys: Sequence[Key], top: float) -> tuple[Markup, float]:
     """The legend from `top` on, and the pixels that it takes."""
-    parts, x, y = [], 4.0, top + 2
+    parts, x, y = [], 0.0, top + 2
     for key in keys:
         name = shortened(key.name, 240)
         width = 26 + text_width(name) + 16
-        if x + width > WIDTH_PX and x > 4.0:
-            x, y = 4.0, y + _LINE_PX
+        if x + width > WIDTH_PX and x > 0:
+            x, y = 0.0, y + _LINE_PX
         parts.append(_symbol(key, x, y - FONT_PX / 3))
         parts.append(words(name, x + 26, y))
         x += width

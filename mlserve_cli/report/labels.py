@@ -13,6 +13,16 @@ _LONGEST_PX = 170.0
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A name for the point (x, y). needed: better over some line than left out."""
+
+    name: str
+    x: float
+    y: float
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """A name in its place. far: so far from its point that a line should lead there."""
 
@@ -22,36 +32,34 @@ class Label:
 
 
 def placed(
-    wanted: Sequence[tuple[str, float, float]],
-    area: Box,
-    *,
-    avoid: Sequence[Box],
-    rather_not: Sequence[Box] = (),
+    wanted: Sequence[Wanted], area: Box, *, avoid: Sequence[Box], rather_not: Sequence[Box] = ()
 ) -> list[Label | None]:
-    """A place for each (name, x, y), the first served first; None where there is no free one.
+    """A place for each name, the first served first; None where there is no free one.
 
-    avoid: what no name may cover. rather_not: what one covers only where nothing else is free.
+    avoid: what no name may cover. rather_not: what only names that are needed may cover, where
+    nothing else is free.
     """
     taken = list(avoid)
     found: list[Label | None] = []
-    for index, (name, x, y) in enumerate(wanted):
-        label = _best(name, x, y, area, taken, rather_not) if name and index < MOST else None
+    for index, want in enumerate(wanted):
+        label = _best(want, area, taken, rather_not) if want.name and index < MOST else None
         if label is not None:
             taken.append(label.box)
         found.append(label)
     return found
 
 
-def _best(
-    name: str, x: float, y: float, area: Box, taken: Sequence[Box], rather_not: Sequence[Box]
-) -> Label | None:
-    name = shortened(name, _LONGEST_PX)
+def _best(want: Wanted, area: Box, taken: Sequence[Box], rather_not: Sequence[Box]) -> Label | None:
+    name = shortened(want.name, _LONGEST_PX)
     best: tuple[float, Label] | None = None
-    for order, (box, far) in enumerate(_places(text_width(name), x, y)):
+    for order, (box, far) in enumerate(_places(text_width(name), want.x, want.y)):
         if not area.holds(box) or any(box.overlap(other) for other in taken):
             continue
+        covered = sum(box.overlap(other) for other in rather_not)
+        if covered and not want.needed:
+            continue
         # A place further down the list costs as much as covering so many square pixels.
-        cost = sum(box.overlap(other) for other in rather_not) + 12 * order
+        cost = covered + 12 * order
         if best is None or cost < best[0]:
             best = cost, Label(name, box, far)
     return best[1] if best else None

@@ -11,7 +11,7 @@ from mlserve_cli.report.axes import Axis, Scale
 from mlserve_cli.report.box import Box
 from mlserve_cli.report.colours import Look
 from mlserve_cli.report.frame import Frame, Key, Reference, looks, tooltip, words
-from mlserve_cli.report.labels import Label, placed
+from mlserve_cli.report.labels import Label, Wanted, placed
 from mlserve_cli.report.marker import RADIUS_PX, marker
 from mlserve_cli.report.markup import Markup, element, joined
 
@@ -63,13 +63,14 @@ def scatter(
         references=references,
     )
     front = [point for point in drawn if point.front]
+    steps = _steps(front, frame, x, y)
     # Chosen and best points are drawn last, so on top, and named first.
     drawn.sort(key=lambda point: (point.chosen, point.front))
     return frame.render(
         [
-            _front(front, frame, x, y),
+            _front(steps),
             *(_drawn(point, groups[point.group], frame, x, y) for point in drawn),
-            *_names(drawn[::-1], frame),
+            *_names(drawn[::-1], frame, steps),
         ],
         summary=_summary(drawn, front, x, y),
         left_out=len(points) - len(drawn),
@@ -122,55 +123,78 @@ def _ends(interval: tuple[float, float] | None, scale: Scale) -> list[tuple[floa
     return [(scale(interval[0]), scale(interval[1]))]
 
 
-def _front(front: Sequence[Point], frame: Frame, x: Axis, y: Axis) -> Markup:
-    if not front:
-        return joined([])
-    worse_x = min if x.better == "high" else max
-    worse_y = max if y.better == "low" else min
-    places = sorted({(point.x, point.y) for point in front})
-    corners = [places[0]]
-    for here, there in pairwise(places):
-        corners += [(worse_x(here[0], there[0]), worse_y(here[1], there[1])), there]
+def _steps(front: Sequence[Point], frame: Frame, x: Axis, y: Axis) -> list[tuple[float, float]]:
+    """The corners of the front in pixels, from frame to frame; none without a front.
+
+    A point that was put on the front though another is better in both, since the difference may
+    be noise, lies behind the line.
+    """
+    towards_x = -1 if x.better == "high" else 1
+    towards_y = 1 if y.better == "low" else -1
+    places: list[tuple[float, float]] = []
+    for point in sorted(front, key=lambda point: (towards_x * point.x, towards_y * point.y)):
+        if not places or towards_y * point.y < towards_y * places[-1][1]:
+            if places:
+                places.append((point.x, places[-1][1]))
+            places.append((point.x, point.y))
+    if not places:
+        return []
     # From the outermost points on to the frame, away from what is better.
-    edge_x = frame.x.low if x.better == "high" else frame.x.high
-    edge_y = frame.y.high if y.better == "low" else frame.y.low
-    best_x = (max if x.better == "high" else min)(places)
-    best_y = (min if y.better == "low" else max)(places, key=lambda place: place[1])
-    tails = [((best_x[0], edge_y), best_x), (best_y, (edge_x, best_y[1]))]
+    first = places[0][0], frame.y.high if y.better == "low" else frame.y.low
+    last = frame.x.low if x.better == "high" else frame.x.high, places[-1][1]
+    return [(frame.x(at_x), frame.y(at_y)) for at_x, at_y in (first, *places, last)]
+
+
+def _front(steps: Sequence[tuple[float, float]]) -> Markup:
+    if not steps:
+        return joined([])
     return element(
         "g",
         tooltip("The front: nothing measured is better in both."),
-        *(element("path", class_="front tail", d=_path(list(tail), frame)) for tail in tails),
-        element("path", class_="front", d=_path(corners, frame)),
+        element("path", class_="front tail", d=_path(steps[:2])),
+        element("path", class_="front tail", d=_path(steps[-2:])),
+        element("path", class_="front", d=_path(steps[1:-1])),
     )
 
 
-def _path(places: Sequence[tuple[float, float]], frame: Frame) -> str:
-    return "M" + "L".join(f"{frame.x(x):.2f},{frame.y(y):.2f}" for x, y in places)
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
-def _names(points: Sequence[Point], frame: Frame) -> list[Markup]:
-    wanted = [(point.name, frame.x(point.x), frame.y(point.y)) for point in points]
-    marks = [Box(x - _CLEAR_PX, y - _CLEAR_PX, x + _CLEAR_PX, y + _CLEAR_PX) for _, x, y in wanted]
-    intervals = []
-    for point, (_, x, y) in zip(points, wanted, strict=True):
-        intervals += [
-            Box(low, y - 2, high, y + 2) for low, high in _ends(point.x_interval, frame.x)
+def _names(
+    points: Sequence[Point], frame: Frame, steps: Sequence[tuple[float, float]]
+) -> list[Markup]:
+    wanted = [
+        Wanted(point.name, frame.x(point.x), frame.y(point.y), point.front or point.chosen)
+        for point in points
+    ]
+    marks = [_around(want.x, want.y, want.x, want.y, _CLEAR_PX) for want in wanted]
+    strokes = [
+        _around(*here, *there, 2.0) for here, there in pairwise(steps)
+    ] + frame.reference_boxes(lines=True)
+    for point, want in zip(points, wanted, strict=True):
+        strokes += [
+            _around(low, want.y, high, want.y, 2.0)
+            for low, high in _ends(point.x_interval, frame.x)
         ]
-        # Pixels grow downwards, so the high end is the upper one.
-        intervals += [
-            Box(x - 2, high, x + 2, low) for low, high in _ends(point.y_interval, frame.y)
+        strokes += [
+            _around(want.x, low, want.x, high, 2.0)
+            for low, high in _ends(point.y_interval, frame.y)
         ]
-    found = placed(
-        wanted, frame.area, avoid=[*marks, *frame.reference_boxes()], rather_not=intervals
-    )
+    names = frame.reference_boxes()
+    found = placed(wanted, frame.area, avoid=[*marks, *names], rather_not=strokes)
     drawn: list[Markup] = []
-    for label, (_, x, y) in zip(found, wanted, strict=True):
+    for label, want in zip(found, wanted, strict=True):
         if label is not None:
             if label.far:
-                drawn.append(_leader(label, x, y))
+                drawn.append(_leader(label, want.x, want.y))
             drawn.append(words(label.name, label.box.left, label.box.bottom - 3, class_="name"))
     return drawn
+
+
+def _around(x1: float, y1: float, x2: float, y2: float, room: float) -> Box:
+    """The box around a line and the room beside it."""
+    return Box(min(x1, x2) - room, min(y1, y2) - room, max(x1, x2) + room, max(y1, y2) + room)
 
 
 def _leader(label: Label, x: float, y: float) -> Markup:

@@ -29,9 +29,9 @@ def shares(parts: Sequence[Part], *, title: str, unit: str = "") -> Markup:
     """The plot: the bar, and below it each part with its share and its amount."""
     amounts = [part.amount if math.isfinite(part.amount) else 0.0 for part in parts]
     whole = sum(amounts) or 1.0
-    drawn, x = [words(shortened(title, WIDTH_PX - 16), 4.0, 18.0, class_="title")], 4.0
+    drawn, x = [words(shortened(title, WIDTH_PX - 40), 0.0, 18.0, class_="title")], 0.0
     for part, amount in zip(parts, amounts, strict=True):
-        width = (WIDTH_PX - 8) * amount / whole
+        width = WIDTH_PX * amount / whole
         if width > 0:
             drawn.append(
                 element(
@@ -46,12 +46,12 @@ def shares(parts: Sequence[Part], *, title: str, unit: str = "") -> Markup:
                 )
             )
         x += width
-    x, y = 4.0, 30 + _BAR_PX + 22
+    x, y = 0.0, 30 + _BAR_PX + 22
     for part, amount in zip(parts, amounts, strict=True):
         told = shortened(_told(part, amount / whole, unit), WIDTH_PX - 40)
         width = 20 + text_width(told) + 20
-        if x + width > WIDTH_PX and x > 4.0:
-            x, y = 4.0, y + _ROW_PX
+        if x + width > WIDTH_PX and x > 0:
+            x, y = 0.0, y + _ROW_PX
         drawn.append(
             element("rect", x=x, y=y - 10, width=12, height=12, rx=2, fill=css(part.colour))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -38,7 +39,10 @@ def table(
     for index, row in enumerate(rows):
         if len(row) != len(head):
             raise ValueError(f"row {index} has {len(row)} cells, the head has {len(head)}")
-    cells = [[_cell(value) for value in row] for row in rows]
+    decimals = [_decimals([row[column] for row in rows]) for column in range(len(head))]
+    cells = [
+        [_cell(value, most) for value, most in zip(row, decimals, strict=True)] for row in rows
+    ]
     right = [
         bool(cells) and all(row[column].number for row in cells) for column in range(len(head))
     ]
@@ -62,14 +66,30 @@ def table(
     )
 
 
-def _cell(value: Value) -> Cell:
+def _decimals(column: Sequence[Value]) -> int | None:
+    """The decimals that all numbers of a column have, so that their points stand in line.
+
+    None where they differ by more than a thousandfold: then each is written for itself.
+    """
+    values = [abs(value) for value in column if isinstance(value, float) and math.isfinite(value)]
+    sizes = [value for value in values if value]
+    if not sizes or max(sizes) > 1000 * min(sizes) or max(sizes) >= 1e7 or max(sizes) < 1e-4:
+        return None
+    return max(len(number(value).partition(".")[2]) for value in values)
+
+
+def _cell(value: Value, decimals: int | None) -> Cell:
     if isinstance(value, Cell):
         return value
     if isinstance(value, str):
         return Cell(value)
     if value is None:
         return Cell("–", number=True)
-    return Cell(f"{value:,}" if isinstance(value, int) else number(value), number=True)
+    if isinstance(value, int):
+        return Cell(f"{value:,}".replace("-", "−"), number=True)
+    if decimals is None or not math.isfinite(value):
+        return Cell(number(value), number=True)
+    return Cell(f"{value:,.{decimals}f}".replace("-", "−"), number=True)
 
 
 def _written(cell: Cell) -> Markup:

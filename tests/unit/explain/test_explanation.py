@@ -59,7 +59,7 @@ def test_the_difference_from_the_parent_grows_where_int8_begins(int8, parent):
 
 def test_a_page_holds_every_node_and_needs_no_network(int8, parent):
     found = explain(int8, parent=parent, runs=2)
-    text = page(found)
+    text = page(found).render()
     for node in found.profile.nodes:
         assert (found.origins[node.name].node or node.name) in text
     assert "it was excluded when the package was quantized" in text
@@ -70,8 +70,8 @@ def test_names_from_a_model_cannot_become_markup(int8):
     found = explain(int8, runs=2)
     name = found.profile.nodes[0].name
     found.origins[name] = Origin("<script>alert(1)</script>", "<b>")
-    assert "<script>" not in page(found)
-    assert "<b>" not in page(found)
+    assert "<script>" not in page(found).render()
+    assert "<b>" not in page(found).render()
 
 
 def test_facts_are_one_json_document_with_every_node(int8):
