@@ -164,7 +164,7 @@ def _decades(low: float, high: float, count: int) -> list[float]:
     if len(inside) <= count / 2:
         found = (times * 10.0**n for n in range(first, last + 1) for times in (1, 2, 5))
         return [value for value in found if low <= value <= high]
-    stride = math.ceil(len(inside) / count)
+    stride = max(1, round(len(inside) / count))
     return [10.0**n for n in inside if n % stride == 0]
 
 

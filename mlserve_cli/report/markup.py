@@ -49,4 +49,4 @@ def _attribute(value: str | float) -> str:
     return "0" if written == "-0" else written
 
 
-_EMPTY = frozenset({"circle", "line", "meta", "path", "polygon", "polyline", "rect"})
+_EMPTY = frozenset({"circle", "line", "meta", "path", "polygon", "polyline", "rect", "wbr"})

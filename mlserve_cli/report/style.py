@@ -48,7 +48,6 @@ svg .name{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoi
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th,td{text-align:left;padding:.25rem .6rem;vertical-align:top;border-bottom:1px solid var(--rule)}
 th{color:var(--quiet);font-weight:600;white-space:nowrap}
-td{overflow-wrap:anywhere;min-width:4.5rem}
 th.number,td.number{text-align:right}
 td.number{font-variant-numeric:tabular-nums;white-space:nowrap}
 td.bars{min-width:8rem;width:20%;vertical-align:middle}

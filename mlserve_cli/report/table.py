@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -24,6 +25,10 @@ class Cell:
     bar: float | None = None
     colour: Colour = "blue"
 
+
+# A word up to here has room in a column.
+_WORD = 24
+_LONG_WORD = re.compile(rf"\S{{{_WORD + 1}}}")
 
 Value = Cell | str | float | None
 
@@ -92,8 +97,20 @@ def _cell(value: Value, decimals: int | None) -> Cell:
     return Cell(f"{value:,.{decimals}f}".replace("-", "−"), number=True)
 
 
+def _breakable(value: str) -> Markup:
+    """The text, with places where a long word may go on in the next line.
+
+    Names of nodes and tensors are paths without a blank; whole they would push a table off paper.
+    """
+    if not _LONG_WORD.search(value):
+        return text(value)
+    pieces = re.split(r"(?<=[/._-])", value)
+    cut = (piece[n : n + _WORD] for piece in pieces for n in range(0, len(piece), _WORD))
+    return Markup(element("wbr").join(text(piece) for piece in cut))
+
+
 def _written(cell: Cell) -> Markup:
-    parts = [text(cell.text)] if cell.text else []
+    parts = [_breakable(cell.text)] if cell.text else []
     if cell.bar is not None:
         # NaN compares as false, and so has no bar.
         share = min(1.0, cell.bar) if cell.bar > 0 else 0.0
