@@ -63,13 +63,15 @@ def _nodes(made: Page, found: Explanation) -> None:
 
 
 def _deviations(made: Page, found: Explanation) -> None:
+    # Against the worst: a hundredth is much here, and would be no bar at all of the whole.
+    worst = max(item.relative_rms for item in found.deviations) or 1.0
     rows = [
         (
             item.tensor,
             item.operator,
             Cell(f"{item.relative_rms:.2%}", number=True),
             Cell(f"{item.decibels:.1f} dB", number=True),
-            Cell(bar=item.relative_rms, colour="red"),
+            Cell(bar=item.relative_rms / worst, colour="red"),
         )
         for item in found.deviations
     ]
