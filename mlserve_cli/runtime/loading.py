@@ -29,7 +29,9 @@ from .tensors import Tensors, TensorSpec, check, rows
 
 log = logging.getLogger(f"{logs.NAME}.loading")
 
-_LIVE_BUDGET_S = 0.5  # of measuring beside live traffic; half of what a start may take
+_BUDGET_S = 0.4
+"""Of measuring a model that has no numbers yet: a server is to be ready within a second of what its
+engine needs, and those who serve beside a load wait no longer."""
 
 
 class Abandoned(Exception):
@@ -72,7 +74,7 @@ def prepare(
     if live and wanted is None:
         chosen = _measure_beside_others(found, hardware)
     else:
-        chosen = wanted or sizing.measure(found.path, manifest, hardware)
+        chosen = wanted or sizing.measure(found.path, manifest, hardware, budget_s=_BUDGET_S)
     loaded: list[Engine] = []
     try:
         for instance in range(_copies(chosen, hardware)):
@@ -101,7 +103,7 @@ def _measure_beside_others(found: Found, hardware: Hardware) -> Sizing:
     Every core gets an instance of one thread, as nothing is known of larger ones.
     """
     one = msgspec.structs.replace(hardware, physical_cores=1)
-    chosen = sizing.measure(found.path, found.manifest, one, budget_s=_LIVE_BUDGET_S)
+    chosen = sizing.measure(found.path, found.manifest, one, budget_s=_BUDGET_S)
     if chosen.inline or chosen.device != "cpu":
         return chosen
     why = "it was measured on one core, beside live traffic"

@@ -16,6 +16,9 @@ from .tensors import Tensors, rows
 LONGEST_BATCH_S = 0.1
 """A batch that takes longer makes its first request wait too long for its last."""
 
+WORTH = 1.05
+"""A batch of twice the rows has to bring this many times the rows a second."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
@@ -34,7 +37,9 @@ def growing(
 ) -> list[Timed]:
     """Times at 1, 2, 4 … rows, until the budget or the point of it is spent.
 
-    A batch that is too large for the engine's memory ends it, too. Raises `EngineError`.
+    The point is spent where four times the rows bring no more rows a second, and where a batch
+    takes too long. One that is too large for the engine's memory ends it, too. Raises
+    `EngineError`.
     """
     only = manifest.fixed_batch or manifest.batch.max_batch
     found: list[Timed] = []
@@ -66,6 +71,19 @@ def growing(
         batch *= 2
         if only or batch > largest or seconds > LONGEST_BATCH_S or time.perf_counter() > end:
             return found
+        if _is_flat(found):
+            return found
+
+
+def _is_flat(found: list[Timed]) -> bool:
+    """Whether the last two doublings together brought less than one has to bring.
+
+    A model that one row keeps busy takes seconds for its large batches, and they tell nothing new.
+    """
+    if len(found) < 3:
+        return False
+    before, now = found[-3], found[-1]
+    return now.rows / now.seconds < WORTH * before.rows / before.seconds
 
 
 def side_by_side(engine: Engine, inputs: Tensors, *, seconds: float, runs: int = 8) -> float:

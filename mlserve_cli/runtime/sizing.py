@@ -18,7 +18,7 @@ from .engines import EngineOptions
 from .golden import Golden
 from .hardware import Hardware
 from .manifest import SERVE, Manifest
-from .measuring import LONGEST_BATCH_S, Timed, run_golden, tiled
+from .measuring import LONGEST_BATCH_S, WORTH, Timed, run_golden, tiled
 from .tensors import rows
 
 __all__ = ["Latencies", "Sizing", "choose", "measure", "run_golden", "tiled"]
@@ -31,9 +31,6 @@ INLINE_BATCH_S = 0.002
 
 LARGEST_BATCH = {"cpu": 64, "cuda": 1024}
 """More gains nothing measurable on CPUs and costs memory and waiting; GPUs begin to be full."""
-
-WORTH = 1.05
-"""A batch of twice the rows has to bring this many times the rows a second."""
 
 SPLIT_WORTH = 1.15
 """More instances of fewer threads must beat fewer of more by this: their lone requests are slower,
@@ -140,7 +137,8 @@ def measure(
 ) -> Sizing:
     """Time the model with its golden rows for about `budget_s`, and choose.
 
-    A server calls this only where `server.toml` has no numbers. Raises `EngineError`.
+    A server calls this only where `server.toml` has no numbers, and with less time: they count for
+    its own run alone. Raises `EngineError`.
     """
     sample = golden.read(package / SERVE)
     count = rows(sample.inputs)

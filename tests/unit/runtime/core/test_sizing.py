@@ -340,6 +340,35 @@ def test_a_slow_model_is_measured_only_a_few_times(iris_package, fake_engine, mo
     assert found.max_batch == 1
 
 
+def visited(iris_package, fake_engine, monkeypatch, seconds):
+    """The batch sizes that are run, by a clock of the test's own, where `n` rows take so long."""
+    now = [0.0]
+    monkeypatch.setattr("mlserve_cli.runtime.measuring.time.perf_counter", lambda: now[0])
+
+    def run(engine, tensors):
+        now[0] += seconds(len(tensors["x"]))
+        return {"scores": tensors["x"]}
+
+    package = iris_package(engine=fake_engine(run))
+    before = len(fake_engine.made)
+    measure(package.path, package.manifest, machine(1), budget_s=100.0)
+    return {size for engine in fake_engine.made[before:] for size in engine.sizes}
+
+
+def test_no_larger_batches_are_run_once_four_times_the_rows_bring_nothing(
+    iris_package, fake_engine, monkeypatch
+):
+    found = visited(iris_package, fake_engine, monkeypatch, lambda count: count * 1e-3)
+
+    assert found == {1, 2, 4}
+
+
+def test_batches_grow_while_each_brings_a_little(iris_package, fake_engine, monkeypatch):
+    found = visited(iris_package, fake_engine, monkeypatch, lambda count: count**0.95 * 1e-3)
+
+    assert found == {1, 2, 4, 8, 16, 32, 64}
+
+
 def test_a_model_that_fails_on_its_own_rows_is_a_sentence(iris_package, fake_engine):
     package = iris_package(engine=fake_engine())
 
