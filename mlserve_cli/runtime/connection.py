@@ -14,7 +14,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .express import SMALL, BodyReader, Express, ExpressCycle, Target
+from .express import SMALL, BodyReader, Express, ExpressCycle, HeadReader, Target
 
 HEAD_BYTES = 64 << 10
 """Of the request line and all headers, after what the first read brought; nginx takes half."""
@@ -205,7 +205,7 @@ class Connection(HttpToolsProtocol):
 
         def done() -> None:
             self._heard()
-            self.transport.set_protocol(self)
+            self.transport.set_protocol(HeadReader(self))
             # The parser still waits for the body that it was not shown.
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
