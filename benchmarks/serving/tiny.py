@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -61,10 +62,10 @@ def make(folder: Path, name: str, widths: tuple[int, ...]) -> Package:
     return Package.open(folder / name)
 
 
-def request(name: str, width: int, *, binary: bool) -> tuple[bytes, dict[str, str]]:
-    """The body and headers of one row."""
-    row = np.linspace(-1, 1, width, dtype=np.float32)
-    entry: dict[str, object] = {"name": "x", "shape": [1, width], "datatype": "FP32"}
+def request(shape: tuple[int, ...], *, binary: bool) -> tuple[bytes, dict[str, str]]:
+    """The body and headers of one row of that shape."""
+    row = np.linspace(-1, 1, math.prod(shape), dtype=np.float32)
+    entry: dict[str, object] = {"name": "x", "shape": [1, *shape], "datatype": "FP32"}
     if not binary:
         return json.dumps({"inputs": [{**entry, "data": row.tolist()}]}).encode(), {}
     entry["parameters"] = {"binary_data_size": row.nbytes}
@@ -82,13 +83,19 @@ def script(folder: Path, body: bytes, headers: dict[str, str]) -> Path:
     return path
 
 
-class Served:
-    """`mlserve up` on cores of its own."""
+def up(package: Package) -> list[str]:
+    """The command that serves a package at a free port."""
+    command = [Path(sys.executable).with_name("mlserve"), "up", package.path, "--port", "0"]
+    return [str(part) for part in command]
 
-    def __init__(self, package: Package, cores: set[int]) -> None:
-        command = [Path(sys.executable).with_name("mlserve"), "up", package.path, "--port", "0"]
+
+class Served:
+    """A server on cores of its own; it says on stderr where it listens."""
+
+    def __init__(self, command: list[str], cores: set[int], **environ: str) -> None:
         self.process = subprocess.Popen(
-            [str(part) for part in command],
+            command,
+            env={**os.environ, **environ},
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
@@ -172,10 +179,10 @@ def main() -> None:
         folder = Path(place)
         for name, widths in MODELS.items():
             package = make(folder, name, widths)
-            body, headers = request(name, widths[0], binary=name == "slow")
+            body, headers = request(widths[:1], binary=name == "slow")
             lua = script(folder, body, headers)
             loops = {batch: bare(package, batch, seconds / 2, mine) for batch in BATCHES}
-            served = Served(package, mine)
+            served = Served(up(package), mine)
             try:
                 path = f"/v2/models/{name}/infer"
                 drive(served, path, lua, 1, 1, theirs)  # the first second warms both up
