@@ -9,6 +9,7 @@ rounds are interleaved and the medians count. The server's CPU is that of its wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -65,11 +66,11 @@ class Running:
     def stop(self) -> None:
         """End the whole tree, by its own group."""
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # some leave workers behind
+        self.process.wait()
 
 
 def _tree(pid: int) -> list[int]:
