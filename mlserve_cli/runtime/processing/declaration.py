@@ -44,12 +44,15 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `tensor` names the model's input of shape (batch, 1) that takes this column; it is left out
     where all columns go, in order, into one matrix.
+    nullable: null in JSON and an empty cell of CSV are a missing number, NaN, for models that were
+    trained with such; the column itself must be there.
     """
 
     name: str
     type: Literal["number", "integer", "string", "boolean"] = "number"
     default: float | int | str | bool | None = None
     tensor: str | None = None
+    nullable: bool = False
 
 
 class TableInput(

@@ -53,7 +53,8 @@ def row(manifest: Manifest) -> Schema:
         case TableInput() as table:
             properties: dict[str, Schema] = {}
             for column in table.columns:
-                properties[column.name] = {"type": column.type}
+                kind: str = column.type
+                properties[column.name] = {"type": [kind, "null"] if column.nullable else kind}
                 if column.default is not None:
                     properties[column.name]["default"] = column.default
             required = [column.name for column in table.columns if column.default is None]

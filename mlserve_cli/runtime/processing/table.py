@@ -98,12 +98,16 @@ class TableReader:
         for column in self._columns:
             value = row.get(column.name, _MISSING)
             known += value is not _MISSING
+            if value is None and column.nullable:
+                cells.append(math.nan)
+                continue
             if value is _MISSING or value is None:
                 value = column.default
                 if value is None:
                     raise InvalidRequest(
                         f"row {number} has no column '{column.name}'",
-                        hint=f"it is {_MEANING[column.type]} and has no default",
+                        hint=f"it is {_MEANING[column.type]} and has no default"
+                        + ("; null says that it is missing" if column.nullable else ""),
                     )
             cells.append(_checked(column, value, number))
         if known != len(row):
@@ -235,7 +239,11 @@ def _shown(column: Column, value: Any) -> Any:
         return value == "true" if isinstance(value, str) else bool(value)
     if column.type == "string":
         return str(value)
+    if value is None:  # not a finite number
+        return None
     number = float(value)
+    if math.isnan(number):
+        return None
     return int(number) if number.is_integer() else number
 
 
@@ -298,6 +306,20 @@ def _check(
                     f"and '{spec.name}' takes {spec.datatype}."
                 )
     for column in declared.columns:
+        if column.nullable and column.type not in ("number", "integer"):
+            raise PackageError(
+                f"the table column '{column.name}' of '{manifest.name}' is {column.type}, "
+                "and only numbers can be nullable.",
+                hint='give it a default, such as ""',
+            )
+        if column.nullable and any(
+            column.name in names and spec.dtype.kind != "f" for spec, names in tensors
+        ):
+            raise PackageError(
+                f"the table column '{column.name}' of '{manifest.name}' is nullable, "
+                "and its input takes whole numbers only.",
+                hint="a missing number is NaN, which only floats have",
+            )
         if column.default is not None:
             try:
                 _checked(column, column.default, 0)

@@ -124,6 +124,29 @@ def test_nan_is_a_number_where_json_was_extended(make: Any) -> None:
     assert np.isnan(batch[0, 0])
 
 
+NULLABLE = TableInput(tensor="x", columns=(Column("age"), Column("rooms", nullable=True)))
+TWO = (("x", "FP32", ("batch", 2)),)
+
+
+def test_a_missing_number_is_nan_where_the_column_is_nullable(make: Any) -> None:
+    found = make(TWO, input=NULLABLE)
+    parsed = found.rows(b'{"age": 3, "rooms": null}', "application/json")
+    parsed += found.rows(b"age,rooms\n3,\n", "text/csv")
+    batch = found.tensors(parsed)["x"]
+
+    np.testing.assert_array_equal(batch, [[3, np.nan], [3, np.nan]])
+    assert json.loads(found.example({"x": batch}).body) == {"age": 3, "rooms": None}
+
+
+def test_a_nullable_column_must_be_there_and_others_must_have_a_value(make: Any) -> None:
+    found = make(TWO, input=NULLABLE)
+
+    absent = error(found, {"age": 3})
+    assert "no column 'rooms'" in absent.message
+    assert "null says that it is missing" in (absent.hint or "")
+    assert "no column 'age'" in error(found, {"age": None, "rooms": 2}).message
+
+
 def test_files_and_plain_values_are_not_taken(make: Any) -> None:
     found = make(input=MATRIX)
     with pytest.raises(UnsupportedMedia):
@@ -166,6 +189,16 @@ def test_the_example_becomes_the_row_it_was_made_of(make: Any, declared: TableIn
             (("x", "FP32", ("batch", 2)),),
             TableInput(tensor="x", columns=(Column("a"), Column("a"))),
             "twice",
+        ),
+        (
+            (("x", "BYTES", ("batch", 1)),),
+            TableInput(tensor="x", columns=(Column("a", "string", nullable=True),)),
+            "only numbers can be nullable",
+        ),
+        (
+            (("x", "INT64", ("batch", 1)),),
+            TableInput(tensor="x", columns=(Column("a", "integer", nullable=True),)),
+            "whole numbers only",
         ),
         (
             (("x", "FP32", ("batch", 1)),),
