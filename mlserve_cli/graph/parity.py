@@ -10,6 +10,7 @@ import numpy as np
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.graph import difference
 from mlserve_cli.graph.difference import Line
+from mlserve_cli.graph.edges import Edges
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.tensors import Tensors, rows
 
@@ -35,6 +36,7 @@ class Parity:
     are the same, over all of them; 1.0 where no output decides anything.
     deviating, changed: the largest of any output and batch size. on_edge: of the most rows.
     rows: how many rows were compared. tiled: the sample was repeated to fill the largest batch.
+    edges: the same next to the splits of a model of trees.
     """
 
     relative_error: float
@@ -46,6 +48,7 @@ class Parity:
     tolerance: float = TOLERANCE
     tiled: bool = False
     lines: tuple[Line, ...] = ()
+    edges: Edges | None = None
 
 
 Nudge = Callable[[Tensors], Iterable[Tensors]]
