@@ -18,7 +18,8 @@ def command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A model definition (.py), an .onnx or .pt2 file, or an ensemble (.toml).",
+            help="A model definition (.py), an .onnx or .pt2 file, an ensemble (.toml), an "
+            "estimator's file (.json, .ubj, .txt, .cbm, .skops, .joblib, .pkl), or module:object.",
         ),
     ],
     output: Annotated[
@@ -48,6 +49,14 @@ def command(
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="What torch-aoti compiles for: cpu or cuda.")
     ] = "cpu",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Load a pickle (.joblib, .pkl) or unknown types of a .skops file, which runs "
+            "whatever its author wrote.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a package that is there already.")
     ] = False,
@@ -67,6 +76,7 @@ def command(
             overwrite=force,
             engine=engine,
             device=device,
+            trust=trust,
         )
     facts = package.evidence("export")[-1]
     if as_json:
@@ -114,6 +124,15 @@ def _print(package: Package, facts: dict[str, Any]) -> None:
     if facts.get("on_edge"):
         console.note(
             f"{facts['on_edge']:.1%} of the rows lie so near a split that float32 takes their side"
+        )
+    edges = facts.get("edges")
+    if edges:
+        near = "beside and at" if edges["exact"] else "close to"
+        out.print(
+            f"{edges['rows']:,} rows {near} {edges['splits']:,} splits of its trees: "
+            f"{edges['changed']:.2%} of the decisions and {edges['deviating']:.2%} of the answers "
+            "differ",
+            markup=False,
         )
     if facts.get("tiled"):
         console.note("the sample has fewer rows than the largest batch, so it was repeated")

@@ -136,7 +136,8 @@ def _sentence(record: dict[str, Any]) -> str:
     plain = {
         key: value
         for key, value in record.items()
-        if key not in ("kind", "digest", "schema") and not isinstance(value, (dict, list))
+        if key not in ("kind", "digest", "schema")
+        and not isinstance(value, (dict, list, type(None)))
     }
     figures = ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"

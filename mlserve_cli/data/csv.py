@@ -16,10 +16,11 @@ from mlserve_cli.errors import DataError
 
 def read(source: Source, reading: Reading) -> Iterator[Batch]:
     """Stream the file's rows. Raises `DataError` with the row, the column and the value."""
-    return rows.batches(_rows(source), reading)
+    return rows.batches(stream(source), reading)
 
 
-def _rows(source: Source) -> Iterator[Row]:
+def stream(source: Source) -> Iterator[Row]:
+    """The rows as they stand in the file. Raises `DataError` as `read` does."""
     number = 0
     with source.opened() as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")

@@ -23,10 +23,11 @@ _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any)
 
 def read(source: Source, reading: Reading) -> Iterator[Batch]:
     """Stream the file's rows. Raises `DataError` with the row, the column and the value."""
-    return rows.batches(_rows(source), reading)
+    return rows.batches(stream(source), reading)
 
 
-def _rows(source: Source) -> Iterator[Row]:
+def stream(source: Source) -> Iterator[Row]:
+    """The rows as they stand in the file. Raises `DataError` as `read` does."""
     number = 0
     with source.opened() as file:
         for line in file:

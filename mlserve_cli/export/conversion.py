@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import StepError, needs_extra
+from mlserve_cli.export import boosting
 from mlserve_cli.graph import clean
 from mlserve_cli.graph.names import rename_outputs
 from mlserve_cli.runtime.tensors import Tensors
@@ -29,7 +30,9 @@ _TYPES = {
 
 
 def is_estimator(value: Any) -> bool:
-    """Whether it is a scikit-learn estimator, without importing scikit-learn."""
+    """Whether it is an estimator of scikit-learn or of a boosting library, importing neither."""
+    if boosting.library(value) is not None:
+        return True
     names = {f"{each.__module__.partition('.')[0]}.{each.__name__}" for each in type(value).__mro__}
     return "sklearn.BaseEstimator" in names
 
@@ -43,6 +46,8 @@ def convert(estimator: Any, columns: Tensors) -> onnx.ModelProto:
         import skl2onnx
         from skl2onnx.common import data_types
     _check_protobuf()
+    found = parts(estimator)
+    boosting.register(found)
     inputs = []
     for name, array in columns.items():
         # A matrix is float32 whatever the sample's dtype; a column of whole numbers keeps its kind.
@@ -56,12 +61,22 @@ def convert(estimator: Any, columns: Tensors) -> onnx.ModelProto:
                 name=type(estimator).__name__,
                 initial_types=inputs,
                 target_opset=OPSET,
-                options=_options(estimator),
+                options=_options(estimator, found),
             )
+    except StepError:
+        raise
     except Exception as error:  # skl2onnx raises dozens of kinds, RuntimeError and NameError too
         text = " ".join(str(error).split())
+        name = type(estimator).__name__
+        own = boosting.library(estimator)
+        if own is not None:
+            raise StepError(
+                f"this {name} of {boosting.NAMES[own]} cannot be converted: {text[:200]}",
+                hint="trees with the library's own objectives for values, two or more classes and "
+                "ranking can",
+            ) from error
         raise StepError(
-            f"skl2onnx cannot convert this {type(estimator).__name__}: {text[:200]}",
+            f"skl2onnx cannot convert this {name}: {text[:200]}",
             hint="https://onnx.ai/sklearn-onnx/supported.html lists what it converts",
         ) from error
     versions = {each.domain: each.version for each in model.opset_import}
@@ -92,9 +107,9 @@ def _check_protobuf() -> None:
         )
 
 
-def _options(estimator: Any) -> dict[int, dict[str, Any]]:
+def _options(estimator: Any, found: Sequence[Any]) -> dict[int, dict[str, Any]]:
     options: dict[int, dict[str, Any]] = {}
-    for each in _parts(estimator):
+    for each in found:
         if type(each).__name__ in ("TfidfVectorizer", "CountVectorizer"):
             # Otherwise ONNX Runtime asks for en_US.UTF-8, which slim containers do not have.
             options[id(each)] = {"locale": "C"}
@@ -103,17 +118,21 @@ def _options(estimator: Any) -> dict[int, dict[str, Any]]:
         last = last.steps[-1][1]
     if type(last).__name__ == "LinearSVC":
         options[id(last)] = {"nocl": False}  # any option: else it gets a ZipMap that it refuses
-    elif hasattr(estimator, "classes_"):
+    elif len(getattr(estimator, "classes_", ())) and boosting.library(last) is None:
         options[id(last)] = {"zipmap": False}  # a plain matrix, not a list of dicts
     return options
 
 
-def _parts(estimator: Any) -> list[Any]:
+def parts(estimator: Any) -> list[Any]:
     """The estimator and all that it is made of."""
     found = [estimator]
-    found += filter(is_estimator, estimator.get_params(deep=True).values())
+    if hasattr(estimator, "get_params"):
+        found += filter(is_estimator, estimator.get_params(deep=True).values())
+    for _, step in getattr(estimator, "steps", ()):
+        if getattr(step, "steps", None) or hasattr(step, "transformers_"):
+            found += parts(step)
     for each in list(found):  # a ColumnTransformer fits copies of what it was given
         for _, fitted, *_ in getattr(each, "transformers_", ()):
             if is_estimator(fitted):
-                found += _parts(fitted)
+                found += parts(fitted)
     return found

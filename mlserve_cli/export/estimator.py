@@ -1,32 +1,36 @@
 """A fitted scikit-learn estimator or pipeline → ONNX, compared with its own predictions.
 
-sample() an array of numbers     one input "input", (batch, columns) float32
-sample() an array of text        one input "text" of the same rank
-sample() a dict                  one input a column, (batch, 1), by its name
-
-A classifier answers "label" and "probabilities" (or "scores", where it has no predict_proba), a
-regressor "prediction", a transformer "features".
+It may be one of scikit-learn, XGBoost, LightGBM or CatBoost, or a pipeline with those in it; what
+its rows may be stands in `sample`. A classifier answers "label" and "probabilities" (or "scores",
+where it has no predict_proba), a regressor "prediction", a transformer "features".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlserve_cli.errors import DefinitionError, StepError, needs_extra
-from mlserve_cli.export import conversion, rows
+from mlserve_cli.export import boosting, conversion, rows
+from mlserve_cli.export import sample as samples
 from mlserve_cli.export.origin import Origin
-from mlserve_cli.graph import parity
+from mlserve_cli.export.sample import Sample
+from mlserve_cli.graph import columns, edges, parity
 from mlserve_cli.package.definition import Definition, to_array
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.runtime import engines, tensors
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
 from mlserve_cli.runtime.tensors import Array, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 TOLERANCE = 1e-3
 """scikit-learn computes in float64, the model in float32."""
@@ -42,65 +46,135 @@ SHARE = 0.01
 LIMIT_ROWS = 1024
 
 
-def write(definition: Definition, estimator: Any, target: Path, progress: Progress) -> Origin:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An estimator, and the real rows that came with it.
+
+    where: how errors call it. sample, more: as the user gives them. tensor: the name that declared
+    processing has for a matrix.
+    """
+
+    estimator: Any
+    where: str
+    sample: Callable[[], Any]
+    more: Callable[[], Iterable[Any]]
+    what: str = "sample()"
+    tensor: str | None = None
+
+
+def of_definition(definition: Definition, estimator: Any) -> Given:
+    """What model(), sample() and calibration() of a definition give."""
+    return Given(
+        estimator=estimator,
+        where=f"model() of '{definition.path}' returns",
+        sample=definition.function("sample"),
+        more=lambda: definition.batches("calibration") if definition.has("calibration") else (),
+        tensor=getattr(definition.processing.input, "tensor", None),
+    )
+
+
+def write(given: Given, target: Path, progress: Progress) -> Origin:
     """Write `target` and compare it with the estimator. Raises `StepError` where they differ."""
     with needs_extra("sklearn", "export scikit-learn models"):
         import sklearn  # noqa: F401
-    method, score = _methods(definition, estimator)
-    columns = _columns(definition, estimator)
-    progress.stage("converting the model")
-    model = conversion.convert(estimator, columns)
-    progress.stage("comparing with the source")
-    real = rows.together(
-        itertools.chain([columns], rows.calibration(definition, tuple(columns))), LIMIT_ROWS
+    library = boosting.library(given.estimator)
+    model = boosting.estimator(given.estimator)
+    method, score = _methods(given.where, model)
+    parts = conversion.parts(model)
+    sample = samples.read(
+        given.sample(),
+        boosting.traits(model),
+        tensor=given.tensor,
+        by_column=any(hasattr(each, "transformers_") for each in parts),
+        names=_names_in(model),
+        what=given.what,
     )
-    conversion.save(model, target, _names(method, score))
+    progress.stage("converting the model")
+    written = _convert(model, sample)
+    progress.stage("comparing with the source")
+    more = (sample.read(batch, what="a batch of calibration()") for batch in given.more())
+    real = rows.together(itertools.chain([sample.tensors], more), LIMIT_ROWS)
+    source = _Source(model, sample, method, score)
+    conversion.save(written, target, _names(method, score))
     try:
-        compared = _compare(estimator, method, score, target, real)
+        compared = _compare(source, target, real)
     except StepError as error:
         if score != "decision_function":
             raise
         # Of two classes, some converters give one column, or the other class's sign.
         progress.say(f"only the label is kept, skl2onnx gives other scores: {error.message}")
-        score = None
-        conversion.save(model, target, ["label"])
-        compared = _compare(estimator, method, score, target, real)
-    labels = tuple(str(label) for label in getattr(estimator, "classes_", ()))
+        source = _Source(model, sample, method, None)
+        conversion.save(written, target, ["label"])
+        compared = _compare(source, target, real)
+    kind = library or "scikit-learn"
     return Origin(
-        kind="scikit-learn",
+        kind=boosting.NAMES.get(kind, kind),
         variant="fp32",
         parameters={
-            "source": "scikit-learn",
+            "source": kind,
             "opset": conversion.OPSET[""],
-            "estimator": _title(estimator),
+            "estimator": _title(model),
         },
-        libraries=("scikit-learn", "skl2onnx", "onnx"),
+        libraries=_libraries(parts),
         parity=compared,
-        sample=columns,
-        labels=labels if score else (),
-        output=_answer(estimator, method, score),
+        sample=sample.tensors,
+        labels=tuple(map(str, model.classes_)) if source.score else (),
+        input=sample.table([real]),
+        output=_answer(model, method, source.score),
     )
 
 
-def _compare(
-    estimator: Any, method: str, score: str | None, target: Path, real: Tensors
-) -> parity.Parity:
+def _convert(model: Any, sample: Sample) -> onnx.ModelProto:
+    """A boosted model takes one matrix, which is made of columns in the graph."""
+    if sample.matrix is not None or not sample.names or boosting.library(model) is None:
+        return conversion.convert(model, sample.tensors)
+    matrix = np.zeros((1, len(sample.names)), np.float32)
+    written = conversion.convert(model, {"matrix": matrix})
+    columns.split(written, sample.columns())
+    return written
+
+
+def _libraries(parts: Sequence[Any]) -> tuple[str, ...]:
+    found = {name for each in parts if (name := boosting.library(each))}
+    named = {"xgboost": "xgboost-cpu"}
+    return (
+        "scikit-learn",
+        *(named.get(name, name) for name in sorted(found)),
+        *(("onnxmltools",) if found - {"catboost"} else ()),
+        "skl2onnx",
+        "onnx",
+    )
+
+
+def _compare(source: _Source, target: Path, real: Tensors) -> parity.Parity:
+    import onnx
+
     engine = engines.load("onnxruntime", target)
     try:
+        source.outputs = engine.outputs
         names = [spec.name for spec in engine.outputs]
         compared = parity.compare(
-            _source(estimator, method, score, engine.outputs),
+            source.run,
             _Casting(engine),
             real,
             sizes=(*parity.SIZES, max(*parity.SIZES, tensors.rows(real))),
             tolerance=TOLERANCE,
             nudge=_nudged,
-            decided_by=dict([names]) if score else None,
+            decided_by=dict([names]) if source.score else None,
+        )
+        parity.check(compared, share=SHARE)
+        found = edges.compare(
+            source.run,
+            _Casting(engine).run,
+            onnx.load(target),
+            real,
+            error=min(4 * compared.relative_error, TOLERANCE),
+            decided_by=names[1] if source.score else None,
         )
     finally:
         engine.close()
-    parity.check(compared, share=SHARE)
-    return compared
+    edges.check(found)
+    return dataclasses.replace(compared, edges=found)
 
 
 class _Casting:
@@ -149,28 +223,21 @@ def _title(estimator: Any) -> str:
     return type(estimator).__name__
 
 
-def _methods(definition: Definition, estimator: Any) -> tuple[str, str | None]:
+def _methods(where: str, estimator: Any) -> tuple[str, str | None]:
     """What answers, and what gives the scores of a classifier."""
+    name = type(estimator).__name__
     method = next(
-        (name for name in ("predict", "transform") if callable(getattr(estimator, name, None))),
+        (each for each in ("predict", "transform") if callable(getattr(estimator, each, None))),
         None,
     )
     if method is None:
+        raise DefinitionError(f"{where} a {name}, which has neither predict() nor transform().")
+    if not _fitted(estimator):
         raise DefinitionError(
-            f"model() of '{definition.path}' returns a {type(estimator).__name__}, which has "
-            "neither predict() nor transform()."
-        )
-    try:
-        from sklearn.utils.validation import check_is_fitted
-
-        check_is_fitted(estimator)
-    except Exception as error:  # NotFittedError; a foreign estimator may raise its own
-        raise DefinitionError(
-            f"model() of '{definition.path}' returns a {type(estimator).__name__} that is not "
-            "fitted.",
+            f"{where} a {name} that is not fitted.",
             hint="call fit() in model(), or load a fitted one there",
-        ) from error
-    if not hasattr(estimator, "classes_"):
+        )
+    if not len(getattr(estimator, "classes_", ())):  # CatBoost's regressors have none in a list
         return method, None
     for score in ("predict_proba", "decision_function"):
         if callable(getattr(estimator, score, None)):
@@ -178,22 +245,26 @@ def _methods(definition: Definition, estimator: Any) -> tuple[str, str | None]:
     return method, None
 
 
-def _columns(definition: Definition, estimator: Any) -> Tensors:
-    """The sample by input name, in the estimator's own precision."""
-    value = definition.function("sample")()
-    if isinstance(value, Mapping):
-        columns = rows.by_name(value, tuple(str(name) for name in value), what="sample()")
-        for name, array in columns.items():
-            if array.ndim == 1:
-                columns[name] = array.reshape(-1, 1)
-            elif array.shape[1:] != (1,):
-                raise DefinitionError(
-                    f"sample() gives '{name}' the shape {array.shape}, and a column is (rows, 1)."
-                )
-        return columns
-    declared = getattr(definition.processing.input, "tensor", None)
-    array = rows.by_name(value, ("input",), what="sample()")["input"]
-    return {declared or ("text" if array.dtype.kind == "O" else "input"): array}
+def _fitted(estimator: Any) -> bool:
+    """Whether it can predict: scikit-learn's own check, or what CatBoost and ours say."""
+    if callable(getattr(estimator, "is_fitted", None)):
+        return bool(estimator.is_fitted())
+    if not hasattr(estimator, "fit"):
+        return True
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except Exception:  # NotFittedError; a foreign estimator may raise its own
+        return False
+    return True
+
+
+def _names_in(estimator: Any) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, getattr(estimator, "feature_names_in_", ())))
+    except Exception:  # a property that some estimators cannot answer for all of their inputs
+        return ()
 
 
 def _names(method: str, score: str | None) -> tuple[str, ...]:
@@ -205,47 +276,39 @@ def _names(method: str, score: str | None) -> tuple[str, ...]:
 def _answer(estimator: Any, method: str, score: str | None) -> ClassesOutput | ValuesOutput | None:
     if score == "predict_proba":
         return ClassesOutput(tensor="probabilities")
-    if method == "predict" and not hasattr(estimator, "classes_"):
+    if method == "predict" and not len(getattr(estimator, "classes_", ())):
         return ValuesOutput(tensor="prediction")
     return None
 
 
-def _source(
-    estimator: Any, method: str, score: str | None, outputs: tuple[TensorSpec, ...]
-) -> Callable[[Tensors], Tensors]:
+class _Source:
     """The estimator as a model with the outputs of the exported one."""
 
-    def run(batch: Tensors) -> Tensors:
-        given = _given(estimator, batch)
-        answers = [to_array(getattr(estimator, method)(given))]
-        if score is not None:
-            scores = to_array(getattr(estimator, score)(given))
-            if scores.ndim == 1 and outputs[1].shape[-1] != 1:
+    def __init__(self, estimator: Any, sample: Sample, method: str, score: str | None) -> None:
+        self._estimator = estimator
+        self._sample = sample
+        self._method = method
+        self.score = score
+        self.outputs: tuple[TensorSpec, ...] = ()
+
+    def run(self, batch: Tensors) -> Tensors:
+        """The estimator's answers, in its own precision."""
+        given = self._sample.given(batch)
+        answers = [to_array(getattr(self._estimator, self._method)(given))]
+        if self.score is not None:
+            scores = to_array(getattr(self._estimator, self.score)(given))
+            if scores.ndim == 1 and self.outputs[1].shape[-1] != 1:
                 scores = np.stack([-scores, scores], axis=1)  # of two classes, the second's alone
             answers.append(scores)
         return {
-            spec.name: answer.reshape(-1, 1) if answer.ndim < len(spec.shape) else answer
-            for spec, answer in zip(outputs, answers, strict=True)
+            spec.name: _ranked(answer, len(spec.shape))
+            for spec, answer in zip(self.outputs, answers, strict=True)
         }
 
-    return run
 
-
-def _given(estimator: Any, batch: Tensors) -> Any:
-    """The batch as the estimator takes it: a matrix, texts, or a data frame with its columns."""
-    if len(batch) == 1:
-        (array,) = batch.values()
-        return _text(array) if array.dtype.kind == "O" else array
-    if hasattr(estimator, "feature_names_in_"):
-        with needs_extra("sklearn", "give this estimator the data frame that it was fitted on"):
-            import pandas as pd  # type: ignore[import-untyped]
-        return pd.DataFrame({name: _text(array).ravel() for name, array in batch.items()})
-    return np.concatenate([_text(array) for array in batch.values()], axis=1)
-
-
-def _text(array: Array) -> Array:
-    if array.dtype.kind != "O":
-        return array
-    flat = np.empty(array.size, dtype=np.object_)
-    flat[:] = [item.decode() if isinstance(item, bytes) else item for item in array.flat]
-    return flat.reshape(array.shape)
+def _ranked(answer: Array, rank: int) -> Array:
+    if answer.ndim < rank:
+        return answer.reshape(-1, 1)
+    if answer.ndim == 2 > rank and answer.shape[1] == 1:  # CatBoost's labels
+        return answer.ravel()
+    return answer

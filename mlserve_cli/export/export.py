@@ -21,6 +21,7 @@ from mlserve_cli.export import (
     ready_file,
     rows,
     torch_module,
+    trained,
 )
 from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.origin import Origin
@@ -44,6 +45,10 @@ _EXTRAS = {
     "sklearn": "sklearn",
     "skl2onnx": "sklearn",
     "PIL": "image",
+    "xgboost": "boosting",
+    "lightgbm": "boosting",
+    "catboost": "boosting",
+    "pandas": "boosting",
 }
 
 
@@ -58,12 +63,15 @@ def export(
     overwrite: bool = False,
     engine: str | None = None,
     device: str = "cpu",
+    trust: bool = False,
 ) -> Package:
-    """Make a package at `target` of a model definition, a ready model or an ensemble.
+    """Make a package at `target` of a model definition, a ready or trained model or an ensemble.
 
-    `source` is a `.py` file, an `.onnx` or `.pt2` file, or an ensemble's `.toml` file.
+    `source` is a `.py` file, an `.onnx` or `.pt2` file, an ensemble's `.toml` file, or an
+    estimator: a file of those that `trained` reads, or `module:object`.
     `name` and `version` win over the definition's NAME and VERSION. `calibration` names real rows
     (a folder, `.npz`, `.csv`, `.jsonl` or `file.py:function`), in place of the definition's own.
+    `trust` loads pickles, which run what their author wrote.
     `engine` is what will run it: a name of `engines.ENGINES`, "torch-aoti" (compiled for `device`,
     "cpu" or "cuda"), or the user's own class, which takes a ready file of any kind.
     How far the package agrees with its source is kept as evidence of the kind "export".
@@ -92,13 +100,22 @@ def export(
             overwrite=overwrite,
         )
     check_target(target, overwrite=overwrite)
-    for given, what in ((name, "model name"), (version, "version")):
-        if given is not None:
-            check_name(given, what)
+    alone = not goal.own and (trained.is_object(source) or trained.is_file(path))
+    if alone:
+        trained.check_trust(path, trust=trust)
+    for text, what in ((name, "model name"), (version, "version")):
+        if text is not None:
+            check_name(text, what)
     with create(target, overwrite=overwrite) as draft:
         definition: Definition | None = None
         if path.suffix == ".py":
             definition, origin = _write(path, draft.serve, goal, progress)
+        elif alone:
+            goal.check_onnx("an estimator")
+            progress.stage("loading the model")
+            given = trained.given(source, calibration=calibration, trust=trust, progress=progress)
+            origin = estimator.write(given, draft.serve / goal.file, progress)
+            origin = dataclasses.replace(origin, engine=goal.engine)
         else:
             origin = _ready(path, draft.serve, goal, progress)
         sealed = _complete(
@@ -115,10 +132,13 @@ def export(
 
 def recognize(source: str, *, own_engine: bool = False) -> Path:
     """The file that `source` names. Raises `DefinitionError` for what cannot be exported."""
+    if trained.is_object(source):
+        return Path(source.rpartition(":")[2])
     path = Path(source)
     allowed = (
-        "a model definition (.py), an ONNX file (.onnx), a torch.export program (.pt2) or an "
-        "ensemble (.toml) can be exported; with --engine package.module:Class any file"
+        "a model definition (.py), an ONNX file (.onnx), a torch.export program (.pt2), an "
+        f"estimator's file ({', '.join(trained.SUFFIXES)}), module:object or an ensemble (.toml) "
+        "can be exported; with --engine package.module:Class any file"
     )
     if path.is_dir():
         inside = path / "ensemble.toml"
@@ -130,7 +150,8 @@ def recognize(source: str, *, own_engine: bool = False) -> Path:
         raise DefinitionError(
             f"'{source}' does not exist.", hint="'mlserve init DIR' writes a model definition"
         )
-    if path.suffix not in (".py", ".onnx", ".pt2", ".toml") and not own_engine:
+    ready = path.suffix in (".py", ".onnx", ".pt2", ".toml")
+    if not ready and not own_engine and not trained.is_file(path):
         suffix = path.suffix or "no suffix"
         raise DefinitionError(f"'{source}' cannot be exported: it is {suffix}.", hint=allowed)
     return path
@@ -162,7 +183,8 @@ def _write(path: Path, folder: Path, goal: Goal, progress: Progress) -> tuple[De
         return definition, torch_module.write(definition, model, folder, progress, goal)
     if conversion.is_estimator(model):
         goal.check_onnx("a scikit-learn estimator")
-        origin = estimator.write(definition, model, folder / goal.file, progress)
+        given = estimator.of_definition(definition, model)
+        origin = estimator.write(given, folder / goal.file, progress)
         return definition, dataclasses.replace(origin, engine=goal.engine)
     if isinstance(model, (str, Path)):
         file = definition.path.parent / model
@@ -174,7 +196,8 @@ def _write(path: Path, folder: Path, goal: Goal, progress: Progress) -> tuple[De
         return definition, _ready(file, folder, goal, progress)
     raise DefinitionError(
         f"model() of '{definition.path}' returns {type(model).__name__}.",
-        hint="return a torch.nn.Module, a fitted scikit-learn estimator, or an ONNX file's path",
+        hint="return a torch.nn.Module, a fitted estimator of scikit-learn, XGBoost, LightGBM or "
+        "CatBoost, or an ONNX file's path",
     )
 
 
@@ -193,6 +216,7 @@ def _complete(
         manifest = replace(manifest, inputs=engine.inputs, outputs=engine.outputs)
         if definition is not None:
             processing.copy_files(definition, manifest.processing, draft.serve)
+        manifest = replace(manifest, processing=processing.with_input(manifest, origin.input))
         real = _rows(draft, manifest, definition, origin, calibration)
         if real is None:
             progress.say(
@@ -259,7 +283,7 @@ def _rows(
 
         processor = build(manifest, draft.serve)
         found, what = (
-            (batch.inputs for batch in read(calibration, manifest, processor)),
+            (batch.inputs for batch in read(calibration, manifest, processor, targets=False)),
             calibration,
         )
     elif definition is not None and definition.has("calibration"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.graph.parity import Parity
-from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
+from mlserve_cli.runtime.processing.declaration import ClassesOutput, TableInput, ValuesOutput
 from mlserve_cli.runtime.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Origin:
     parameters, libraries: for the lineage.
     parity: how far it agrees with its source; None for a ready file, which is the source.
     sample: a few real rows by input name; None where there are none yet.
-    labels, output: what could be told from the model itself.
+    labels, input, output: what could be told from the model itself.
     module: the torch module, for `source/`.
     engine, model: what the manifest says of them.
     """
@@ -34,6 +34,7 @@ class Origin:
     parity: Parity | None = None
     sample: Tensors | None = None
     labels: tuple[str, ...] = ()
+    input: TableInput | None = None
     output: ClassesOutput | ValuesOutput | None = None
     module: torch.nn.Module | None = None
     engine: str = "onnxruntime"

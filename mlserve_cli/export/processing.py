@@ -40,6 +40,14 @@ def copy_files(definition: Definition, declared: Processing, serve: Path) -> Non
         check_alone(serve / declared.python.file, declared.python.requirements)
 
 
+def with_input(manifest: Manifest, told: TableInput | None) -> Processing:
+    """The declared processing with the columns that the source told, where none are declared."""
+    declared = manifest.processing
+    if told is None or declared.input is not None or declared.python is not None:
+        return declared
+    return msgspec.structs.replace(declared, input=told)
+
+
 def with_output(
     manifest: Manifest,
     told: ClassesOutput | ValuesOutput | None,

@@ -1,8 +1,9 @@
 """The model definition: the user's Python file, plain functions found by name.
 
-model()         the trained model: torch.nn.Module, fitted scikit-learn estimator, or the path
-                of a ready .onnx file                                              (required)
-sample()        a few real inputs: an array, a tuple of arrays, or a dict by input name
+model()         the trained model: torch.nn.Module, a fitted estimator of scikit-learn, XGBoost,
+                LightGBM or CatBoost, or the path of a ready .onnx file            (required)
+sample()        a few real inputs: an array, a tuple of arrays, a dict by input name, or a data
+                frame
 calibration()   yields batches of inputs, for ranges and statistics (else: the sample)
 training()      yields batches of (inputs, targets), once an epoch
 evaluation()    yields batches of (inputs, targets) that training never saw
@@ -37,6 +38,7 @@ import msgspec
 import numpy as np
 
 from mlserve_cli.errors import DefinitionError, MlserveError
+from mlserve_cli.package.frame import arrays, is_frame
 from mlserve_cli.runtime.processing.declaration import Processing
 from mlserve_cli.runtime.tensors import Array, Tensors
 
@@ -182,7 +184,11 @@ def named(value: Any, names: tuple[str, ...], *, what: str) -> Tensors:
 
     Text becomes `BYTES`. Raises `DefinitionError` when the number or the names do not fit.
     """
-    if isinstance(value, Mapping):
+    if is_frame(value):
+        given = arrays(value, what=what)
+        if len(names) == 1 and names[0] not in given:
+            given = {names[0]: _matrix(given, what)}
+    elif isinstance(value, Mapping):
         given = {str(name): to_array(item) for name, item in value.items()}
     elif isinstance(value, tuple):
         if len(value) != len(names):
@@ -210,6 +216,15 @@ def named(value: Any, names: tuple[str, ...], *, what: str) -> Tensors:
             hint="one sample alone still needs it: shape (1, …)",
         )
     return {name: given[name] for name in names}
+
+
+def _matrix(columns: dict[str, Array], what: str) -> Array:
+    for name, array in columns.items():
+        if array.dtype.kind == "O":
+            raise DefinitionError(
+                f"the column '{name}' of {what} is text, and the model takes a matrix of numbers."
+            )
+    return np.concatenate([array.astype(np.float64) for array in columns.values()], axis=1)
 
 
 def to_array(value: Any) -> Array:

@@ -55,6 +55,11 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("torch", "onnxscript", "safetensors", "torch_pruning"),
     ),
     ("sklearn", "export scikit-learn estimators and pipelines", ("sklearn", "skl2onnx")),
+    (
+        "boosting",
+        "export models of XGBoost, LightGBM and CatBoost",
+        ("xgboost", "lightgbm", "catboost", "onnxmltools", "pandas"),
+    ),
     ("image", "serve models that take pictures", ("PIL",)),
     ("text", "serve models that take text through a tokenizer", ("tokenizers",)),
     (

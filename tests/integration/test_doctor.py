@@ -37,6 +37,7 @@ def test_doctor_reports_as_one_json_document():
     assert {each["name"] for each in document["extras"]} == {
         "torch",
         "sklearn",
+        "boosting",
         "image",
         "text",
         "openvino",
