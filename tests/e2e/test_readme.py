@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "samples/tabular/README.md",
+    "samples/boosting/README.md",
+    "docs/export/classical.md",
     "docs/definition.md",
     "docs/ensembles.md",
     "docs/package.md",
