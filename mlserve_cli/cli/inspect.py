@@ -113,7 +113,7 @@ def _facts(package: Package) -> list[tuple[str, str]]:
         kinds.append(processing.python.file)
     facts = [
         ("digest", manifest.digest),
-        ("engine", manifest.engine),
+        ("engine", manifest.engine + (" in bf16" if manifest.precision == "bf16" else "")),
         ("size", f"{package.size_bytes / 1e6:.2f} MB"),
         ("processing", " → ".join(kinds) or "none: tensors pass as they are"),
         ("batch-invariant", proof),
@@ -122,7 +122,7 @@ def _facts(package: Package) -> list[tuple[str, str]]:
         shown = ", ".join(manifest.labels[:10])
         facts.append(("labels", shown + (" …" if len(manifest.labels) > 10 else "")))
     if manifest.instruction_sets:
-        facts.append(("proven on", ", ".join(manifest.instruction_sets)))
+        facts.append(("proven on", ", ".join(manifest.instruction_sets).replace("|", " or ")))
     if manifest.licence:
         facts.append(("licence", manifest.licence))
     return facts

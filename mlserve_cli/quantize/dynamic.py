@@ -21,7 +21,7 @@ from mlserve_cli.quantize.prepare import prepare, quietly
 from mlserve_cli.quantize.selection import heavy
 from mlserve_cli.runtime.manifest import Manifest
 
-OPERATORS = ("MatMul", "Gemm", "Attention")
+OPERATORS = ("MatMul", "Gemm", "Attention", "LSTM")
 """Not Conv: ConvInteger has no fast kernel in ONNX Runtime, and a ResNet so quantized runs at a
 fifth of the speed of float."""
 
@@ -60,8 +60,8 @@ class DynamicStep:
             nodes = heavy(onnx.load(prepared), OPERATORS, self._exclude)
             _write(prepared, draft.serve / parent.manifest.model, nodes)
         result.copy_source(parent, draft)
-        facts = {"weights": "int8 per tensor"}
-        return result.change(parent, "int8-dynamic", facts, self._exclude)
+        facts = {"weights": "int8 per tensor", "exclude": list(self._exclude)}
+        return result.change(parent, "int8-dynamic", facts)
 
     def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
         """Some nodes really run in int8 on this machine; which ones is noted as evidence."""

@@ -32,6 +32,7 @@ def prepare(model: Path, folder: Path) -> Path:
     _check_size(model)
     converted = folder / "converted.onnx"
     loaded = onnx.load(model)
+    _freeze(loaded)
     if opset(loaded) < OPSET:
         loaded = _convert(loaded, model)
     onnx.save(loaded, converted)
@@ -46,6 +47,18 @@ def prepare(model: Path, folder: Path) -> Path:
 def opset(model: ModelProto) -> int:
     """The version of the standard ONNX operators that a model uses."""
     return next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def _freeze(model: ModelProto) -> None:
+    """Take weights out of the graph's inputs, where old exporters list them: a caller could then
+    replace them, so nothing would be folded and nothing could be stored in int8."""
+    weights = {item.name for item in model.graph.initializer}
+    kept = [item for item in model.graph.input if item.name not in weights]
+    if len(kept) < len(model.graph.input):
+        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+        del model.graph.input[:]
+        model.graph.input.extend(copies)
+        model.ir_version = max(model.ir_version, 4)  # before, weights had to be inputs
 
 
 def _check_size(model: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mlserve_cli.errors import StepError
@@ -34,18 +34,25 @@ added in 16 bits on x86 and saturate, which is another model."""
 
 
 def change(
-    parent: Package, precision: str, parameters: Mapping[str, Any], exclude: Sequence[str]
+    parent: Package,
+    precision: str,
+    parameters: Mapping[str, Any],
+    *,
+    sets: tuple[str, ...] | None = None,
 ) -> Change:
-    """What the manifest of the int8 model says differently; `precision` names the variant."""
+    """What the manifest of the int8 model says differently; `precision` names the variant.
+
+    sets: the instruction sets that it holds on, if they are known better than by this CPU's own.
+    """
     return Change(
         variant=naming.variant(parent.manifest.variant, precision),
-        parameters={**parameters, "exclude": list(exclude)},
+        parameters=dict(parameters),
         libraries=("onnx", "onnxruntime"),
         manifest={
             # A NaN spoils the scale that a whole tensor shares, or turns into a plausible number.
             "finite_inputs": True,
             "tolerance": TOLERANCE,
-            "instruction_sets": instruction_sets(),
+            "instruction_sets": instruction_sets() if sets is None else sets,
         },
     )
 

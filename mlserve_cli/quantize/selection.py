@@ -84,7 +84,11 @@ def heavy(model: ModelProto, operators: Sequence[str], exclude: Sequence[str] = 
 
     Raises `StepError` for an exclusion that hits nothing, and when nothing is left.
     """
-    weights = {item.name for item in model.graph.initializer}
+    weights = {
+        item.name
+        for item in model.graph.initializer
+        if item.data_type == 1  # float32
+    }
     found = [
         node.name
         for node in model.graph.node

@@ -1,28 +1,39 @@
 """Static int8: the range of every activation is found with real data and written into the model.
 
-The form is u8s8: unsigned activations, signed weights with a scale per output channel. It is the
-one that x86 multiplies at full speed (VNNI's VPDPBUSD takes u8 by s8; ONNX Runtime's s8s8 default
-runs slower than that, and on some CPUs slower than float).
+`quantize` is the one way from a prepared float model, calibration rows and a set of choices to an
+int8 model; the step around it makes a package of the result.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
-from mlserve_cli.package.progress import Progress
+from mlserve_cli.package.progress import Progress, Silent
 from mlserve_cli.package.step import Change
-from mlserve_cli.quantize import ranges, requirements, result
+from mlserve_cli.quantize import leftover, memory, requirements, result, saturation, targets
+from mlserve_cli.quantize.bias_correction import Corrected, correct
+from mlserve_cli.quantize.calibration import cache as caches
+from mlserve_cli.quantize.calibration import review
+from mlserve_cli.quantize.calibration.cache import RangeCache
+from mlserve_cli.quantize.calibration.collection import Collected, collect
+from mlserve_cli.quantize.calibration.range import Range
+from mlserve_cli.quantize.calibration.rows import CalibrationRows, gather
+from mlserve_cli.quantize.choices import Choices
+from mlserve_cli.quantize.leftover import Left
 from mlserve_cli.quantize.prepare import prepare, quietly
-from mlserve_cli.quantize.ranges import Range
+from mlserve_cli.quantize.saturation import Saturation
 from mlserve_cli.quantize.selection import HEAVY, Selection, select
+from mlserve_cli.quantize.smooth import Smoothed, smooth
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.tensors import Tensors
 
@@ -30,76 +41,128 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-class StaticStep:
-    """Quantize to int8 with ranges from `calibration`, batches of real rows of any sizes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """An int8 model, and what was done and found on the way to it."""
 
-    exclude: names, or patterns with `*`, of convolutions and matrix products to leave in float.
+    model: ModelProto
+    collected: Collected
+    smoothed: tuple[Smoothed, ...]
+    corrected: tuple[Corrected, ...]
+    saturation: tuple[Saturation, ...]
+    left: tuple[Left, ...]
+
+
+def quantize(
+    prepared: ModelProto,
+    calibration: CalibrationRows,
+    choices: Choices,
+    *,
+    cache: RangeCache | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Write `prepared` (by `prepare`; it is not changed) in int8, as `choices` say.
+
+    Ranges that `cache` holds for the very same model, rows and method are taken from there.
+    Raises `StepError` for what cannot be quantized, and where the model fails on the rows.
     """
+    import onnx
 
-    name = "quantize-static"
-
-    def __init__(self, calibration: Iterable[Tensors], *, exclude: Sequence[str] = ()) -> None:
-        self._calibration = calibration
-        self._exclude = tuple(exclude)
-
-    def requires(self, parent: Package) -> None:
-        """Refuse what is no ONNX model, is quantized already, or has nothing to quantize."""
-        found = requirements.operators(parent)
-        if found.isdisjoint(HEAVY):
-            raise requirements.refuse(parent, found, HEAVY)
-
-    def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
-        """Collect ranges in bounded memory, write the quantized model, take the source along."""
-        import onnx
-
-        with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as folder:
-            progress.stage("preparing the float model")
-            prepared = prepare(parent.model, Path(folder))
-            selection = select(onnx.load(prepared), self._exclude)
-            progress.stage("finding ranges with real data")
-            collected = ranges.collect(
-                prepared,
-                selection.tensors,
-                self._calibration,
-                inputs=parent.manifest.inputs,
-                progress=progress,
+    progress = progress or Silent()
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared)
+    selection = select(model, choices.exclude)
+    left = leftover.find(model, selection)
+    with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as name:
+        folder = Path(name)
+        smoothed: list[Smoothed] = []
+        if choices.smooth:
+            progress.stage("moving outliers of activations into weights")
+            smoothed = smooth(
+                model, selection.nodes, calibration, folder, reduce_range=choices.reduce_range
             )
-            _check_usable(collected.ranges)
-            progress.stage("writing the int8 model")
-            quantized = write(prepared, selection, collected.ranges)
-            onnx.save(quantized, draft.serve / parent.manifest.model)
-        result.copy_source(parent, draft)
-        facts = {
-            "activations": "uint8",
-            "weights": "int8 per channel",
-            "calibration_rows": collected.rows,
-        }
-        return result.change(parent, "int8-static", facts, self._exclude)
+            selection = select(model, choices.exclude)  # inputs have other names now
+        progress.stage("finding ranges with real data")
+        collected = _ranges(model, selection, calibration, choices, folder, cache, progress)
+        corrected: list[Corrected] = []
+        if choices.bias_correction:
+            progress.stage("correcting biases")
+            corrected = correct(
+                model,
+                selection.nodes,
+                collected.ranges,
+                calibration,
+                folder,
+                reduce_range=choices.reduce_range,
+            )
+        progress.stage("writing the int8 model")
+        written = write(model, selection, collected.ranges, choices)
+        found = saturation.analyse(written, calibration, folder)
+    return Quantized(
+        model=written,
+        collected=collected,
+        smoothed=tuple(smoothed),
+        corrected=tuple(corrected),
+        saturation=tuple(found),
+        left=tuple(left),
+    )
 
-    def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
-        """Some nodes really run in int8 on this machine; which ones is noted as evidence."""
-        result.ensure_int8(draft, manifest)
+
+def _ranges(
+    model: ModelProto,
+    selection: Selection,
+    calibration: CalibrationRows,
+    choices: Choices,
+    folder: Path,
+    cache: RangeCache | None,
+    progress: Progress,
+) -> Collected:
+    method: str = choices.calibrator
+    if method == "percentile":
+        method += f" {choices.percentile!r}"
+    key = caches.key(model, calibration, method, selection.tensors) if cache else ""
+    found = cache.read(key, selection.tensors) if cache else None
+    if found is None:
+        found = collect(
+            model,
+            selection.tensors,
+            calibration,
+            folder,
+            calibrator=choices.calibrator,
+            percentile=choices.percentile,
+            progress=progress,
+        )
+        if cache:
+            cache.write(key, found)
+    return found
 
 
-def write(prepared: Path, selection: Selection, found: Mapping[str, Range]) -> ModelProto:
-    """The model at `prepared` with QuantizeLinear and DequantizeLinear around chosen nodes."""
+def write(
+    prepared: ModelProto,
+    selection: Selection,
+    found: Mapping[str, Range],
+    choices: Choices | None = None,
+) -> ModelProto:
+    """The prepared model with QuantizeLinear and DequantizeLinear around chosen nodes."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantType, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+    choices = choices or Choices()
     data = TensorsData(
         CalibrationMethod.MinMax,
         {name: (np.float32(item.low), np.float32(item.high)) for name, item in found.items()},
     )
-    model = onnx.load(prepared)
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared)
     try:
         with quietly():
             quantizer: Any = QDQQuantizer(
                 model,
                 per_channel=True,  # free for convolutions, and depthwise ones need it
-                reduce_range=False,  # seven bits are for x86 without VNNI
+                reduce_range=choices.reduce_range,  # of weights; activations keep their 8 bits
                 weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
+                activation_qType=QuantType.QUInt8 if choices.form == "u8s8" else QuantType.QInt8,
                 tensors_range=data,
                 nodes_to_quantize=list(selection.nodes),
                 nodes_to_exclude=[],
@@ -123,11 +186,87 @@ def write(prepared: Path, selection: Selection, found: Mapping[str, Range]) -> M
     return quantized
 
 
-def _check_usable(found: Mapping[str, Range]) -> None:
-    for name, item in found.items():
-        if not item.usable:
-            raise StepError(
-                f"tensor '{name}' ranges from {item.low:g} to {item.high:g} on the calibration "
-                "data, which 8 bits cannot cover.",
-                hint="exclude the node that makes or takes it, or mend the model or the data",
+class StaticStep:
+    """Quantize to int8 with ranges from `calibration`, batches of real rows of any sizes.
+
+    exclude: names, or patterns with `*`, of convolutions and matrix products to leave in float;
+        the same as in `choices`.
+    cache: where ranges that were found before are kept; None looks nowhere.
+    """
+
+    name = "quantize-static"
+
+    def __init__(
+        self,
+        calibration: Iterable[Tensors],
+        *,
+        choices: Choices | None = None,
+        exclude: Iterable[str] = (),
+        cache: RangeCache | None = None,
+    ) -> None:
+        self._calibration = calibration
+        self._choices = choices or Choices(exclude=tuple(exclude))
+        self._cache = cache
+        self._done: Quantized | None = None
+        self._review: review.Review | None = None
+
+    def requires(self, parent: Package) -> None:
+        """Refuse what is no ONNX model, is quantized already, or has nothing to quantize."""
+        found = requirements.operators(parent)
+        if found.isdisjoint(HEAVY):
+            raise requirements.refuse(parent, found, HEAVY)
+        memory.require(parent, copies=memory.STATIC)
+
+    def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
+        """Gather the rows, write the quantized model, take the source along."""
+        import onnx
+
+        from mlserve_cli.graph import clean
+
+        with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as name:
+            folder = Path(name)
+            progress.stage("preparing the float model")
+            prepared = onnx.load(prepare(parent.model, folder))
+            progress.stage("reading the calibration rows")
+            rows = gather(
+                self._calibration,
+                folder / "rows",
+                inputs=parent.manifest.inputs,
+                progress=progress,
             )
+            done = quantize(prepared, rows, self._choices, cache=self._cache, progress=progress)
+            progress.stage("looking at the calibration rows")
+            self._review = review.review(parent, rows, done.collected)
+        clean.save(done.model, draft.serve / parent.manifest.model)
+        for sentence in (*self._review.warnings, *leftover.sentences(done.left)):
+            progress.say(sentence)
+        result.copy_source(parent, draft)
+        self._done = done
+        facts = self._choices.facts() | {
+            "calibration_rows": rows.count,
+            "calibration_digest": f"sha256:{rows.digest}",
+        }
+        if self._choices.smooth:
+            facts["smoothed"] = sum(len(item.nodes) for item in done.smoothed)
+        if self._choices.bias_correction:
+            facts["corrected"] = len(done.corrected)
+        facts["exclude"] = list(self._choices.exclude)  # last, where a person looks for it
+        return result.change(
+            parent, "int8-static", facts, sets=targets.proven(self._choices, done.saturation)
+        )
+
+    def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
+        """Some nodes really run in int8 on this machine; which ones is noted as evidence."""
+        result.ensure_int8(draft, manifest)
+        if self._done is None or self._review is None:
+            return
+        package = Package(draft.path, manifest)
+        package.add_evidence("calibration", self._review.facts())
+        package.add_evidence("saturation", targets.evidence(self._choices, self._done.saturation))
+        if self._done.left:
+            facts = [msgspec.to_builtins(item) for item in self._done.left]
+            summary = " ".join(leftover.sentences(self._done.left))
+            package.add_evidence("left-in-float", {"summary": summary, "nodes": facts})
+        for kind, done in (("smooth", self._done.smoothed), ("bias", self._done.corrected)):
+            if done:
+                package.add_evidence(kind, {"layers": [msgspec.to_builtins(item) for item in done]})

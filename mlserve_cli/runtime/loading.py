@@ -132,7 +132,11 @@ def _check(abandon: threading.Event) -> None:
 
 
 def _warn_of_instruction_sets(manifest: Manifest, hardware: Hardware) -> None:
-    missing = [name for name in manifest.instruction_sets if name not in hardware.isa]
+    missing = [
+        names.replace("|", " or ")  # either is enough
+        for names in manifest.instruction_sets
+        if not any(name in hardware.isa for name in names.split("|"))
+    ]
     if missing:
         log.warning(
             "%s %s was proven on a CPU with %s, which this one lacks: its answers may differ",

@@ -101,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     licence: str | None = None
     engine: str = "onnxruntime"  # a key of engines.ENGINES
+    precision: Literal["fp32", "bf16"] = "fp32"  # what the engine computes float32 in
     model: str = "model.onnx"  # the engine's file, in serve/
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -110,7 +111,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     finite_inputs: bool = False  # NaN and infinities are refused: an int8 model would hide them
     batch: BatchProof = BatchProof(invariant=False, reason="not examined")
     padding: PaddingProof | None = None  # None: no size but the batch may differ, or not examined
-    instruction_sets: tuple[str, ...] = ()  # what the accuracy was proven on; empty: any
+    instruction_sets: tuple[str, ...] = ()  # what the accuracy holds on ("a|b": either); empty: any
     tolerance: float = 1e-4  # golden predictions may differ by this, relative to the output's range
     lineage: tuple[StepRecord, ...] = ()
     files: dict[str, FileEntry] = {}  # path in the package, with slashes → entry
@@ -136,6 +137,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         del plain["digest"]
         if self.padding is None:
             del plain["padding"]  # as in packages that were made before there was such a proof
+        if self.precision == "fp32":
+            del plain["precision"]  # likewise
         return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     def sealed(self) -> Manifest:

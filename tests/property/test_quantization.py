@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.prepare import prepare
-from mlserve_cli.quantize.ranges import Range
 from mlserve_cli.quantize.selection import select
 from mlserve_cli.quantize.static import write
 
@@ -43,8 +43,8 @@ def test_a_written_weight_is_within_half_a_step_of_the_float_one(matrix, low, hi
 
     path = tmp_path / "model.onnx"
     _model(path, matrix)
-    prepared = prepare(path, tmp_path)
-    selection = select(load(prepared))
+    prepared = load(prepare(path, tmp_path))
+    selection = select(prepared)
     written = write(prepared, selection, {"x": Range(low, high)})
     arrays = {item.name: numpy_helper.to_array(item) for item in written.graph.initializer}
     scale = arrays["w_scale"].astype(np.float64)

@@ -78,10 +78,12 @@ def devices(package: Path, manifest: Manifest) -> tuple[str, ...]:
 def open_package(package: Path, manifest: Manifest, options: EngineOptions | None = None) -> Engine:
     """Load the model of a package with the engine that its manifest names.
 
-    It is prepared for no batch that the manifest rules out; and a model that was compiled for a
-    GPU runs there whatever the options say.
+    It is prepared for no batch that the manifest rules out; a model that was compiled for a GPU
+    runs there whatever the options say, and one that was proven in bf16 computes in it.
     """
     options = options or EngineOptions()
+    if manifest.precision != options.precision and manifest.precision != "fp32":
+        options = msgspec.structs.replace(options, precision=manifest.precision)
     only = manifest.fixed_batch or manifest.batch.max_batch
     if only and options.batches:
         options = msgspec.structs.replace(options, batches=(only,))

@@ -1,0 +1,31 @@
+"""Whether a model fits into the memory that this process may use, said before work starts."""
+
+from __future__ import annotations
+
+from mlserve_cli.errors import StepError
+from mlserve_cli.package.package import Package
+
+STATIC = 6.0
+WEIGHTS = 4.0
+"""Copies of the weights that are in memory at the peak."""
+
+BASE_BYTES = 400_000_000
+"""Python, NumPy, ONNX Runtime and the values of a few rows."""
+
+
+def estimate(package: Package, copies: float) -> int:
+    """Bytes that quantizing a package takes at its peak."""
+    return int(package.size_bytes * copies) + BASE_BYTES
+
+
+def require(package: Package, *, copies: float) -> None:
+    """Raise `StepError` where the estimate is above the limit of this process."""
+    from mlserve_cli.runtime.hardware import detect
+
+    needed, limit = estimate(package, copies), detect().memory_bytes
+    if limit and needed > limit:
+        raise StepError(
+            f"quantizing '{package.path}' takes about {needed / 1e9:.1f} GB of memory, and this "
+            f"process may use {limit / 1e9:.1f} GB.",
+            hint="run it where there is more memory, or raise the container's limit",
+        )
