@@ -8,7 +8,7 @@ than float32: the gate on speed refuses it there.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,13 @@ from mlserve_cli.quantize.calibration.collection import extremes
 from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.calibration.rows import gather
 from mlserve_cli.quantize.prepare import prepare, quietly
+from mlserve_cli.quantize.weights import attribute, names_read
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.tensors import Tensors
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 LARGEST = 65504.0
 MARGIN = 4
@@ -133,14 +134,73 @@ def write(model: ModelProto, keep: Iterable[str]) -> ModelProto:
     """`model` in 16-bit floats but for its inputs, its outputs and the nodes in `keep`."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    kept = set(keep)
+    floats = set(float_tensors(model))
+    places = {
+        (node.name, index)
+        for node in model.graph.node
+        if node.name in kept
+        for index, name in enumerate(node.output)
+        if name in floats
+    }
     try:
         with quietly():
             written: ModelProto = convert_float_to_float16(
-                model, keep_io_types=True, node_block_list=list(keep)
+                model, keep_io_types=True, node_block_list=sorted(kept)
             )
     except Exception as error:  # the converter asserts and raises as it likes
         raise StepError(f"the model cannot be written in fp16: {first_line(error)}.") from error
+    _join(written, places)
     return written
+
+
+def _join(model: ModelProto, places: Collection[tuple[str, int]]) -> None:
+    """Between two nodes that stay in float32 the converter puts a cast to 16 bits and one back,
+    where the very value overflows that both were kept for: the second reads the first's own.
+
+    places: the float32 outputs of the nodes that stay, as node and index.
+    """
+    from onnx import TensorProto
+
+    outputs = {item.name for item in model.graph.output}
+    casts = {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type == "Cast" and node.output[0] not in outputs
+    }
+
+    wide = {
+        name
+        for node in model.graph.node
+        for index, name in enumerate(node.output)
+        if (node.name, index) in places
+    }
+
+    def to(node: NodeProto) -> int:
+        return int(attribute(node, "to", 0))
+
+    direct = {
+        name: casts[node.input[0]].input[0]
+        for name, node in casts.items()
+        if to(node) == TensorProto.FLOAT
+        and node.input[0] in casts
+        and to(casts[node.input[0]]) == TensorProto.FLOAT16
+        and casts[node.input[0]].input[0] in wide
+    }
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name in direct:
+                node.input[index] = direct[name]
+    while unread := _unread_casts(model, outputs):
+        for node in unread:
+            model.graph.node.remove(node)
+
+
+def _unread_casts(model: ModelProto, outputs: set[str]) -> list[NodeProto]:
+    read = names_read(model.graph) | outputs
+    return [
+        node for node in model.graph.node if node.op_type == "Cast" and node.output[0] not in read
+    ]
 
 
 def _check_names(model: ModelProto, names: Iterable[str]) -> None:

@@ -59,6 +59,8 @@ def _reason(node: NodeProto, weights: Weights) -> str:
         return f"ONNX Runtime has no static int8 kernel for {node.op_type}"
     weight = node.input[1]
     if weights.is_float(weight):
+        if node.op_type == "MatMul" and weights.array(weight).ndim != 2:
+            return "its weight is a stack of matrices"
         return "it was excluded"
     if weight in weights:
         return "its weight is not float32"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.quantize.normalform import normalize
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,6 +41,7 @@ def prepare(model: Path, folder: Path) -> Path:
     _infer(converted, prepared)
     result = onnx.load(prepared)
     _name_nodes(result)
+    normalize(result)
     onnx.save(result, prepared)
     return prepared
 

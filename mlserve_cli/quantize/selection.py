@@ -84,15 +84,19 @@ def heavy(model: ModelProto, operators: Sequence[str], exclude: Sequence[str] = 
 
     Raises `StepError` for an exclusion that hits nothing, and when nothing is left.
     """
-    weights = {
-        item.name
+    ranks = {
+        item.name: len(item.dims)
         for item in model.graph.initializer
         if item.data_type == 1  # float32
     }
     found = [
         node.name
         for node in model.graph.node
-        if node.op_type in operators and len(node.input) > 1 and node.input[1] in weights
+        if node.op_type in operators
+        and len(node.input) > 1
+        and node.input[1] in ranks
+        # The int8 kernel of a MatMul takes one matrix, no stack of them.
+        and (node.op_type != "MatMul" or ranks[node.input[1]] == 2)
     ]
     if not found:
         raise StepError(

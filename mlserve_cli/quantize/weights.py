@@ -52,7 +52,7 @@ class Weights:
 
     def drop_unused(self) -> None:
         """Take out the initializers that no node and no branch reads any more."""
-        used = _names_read(self._graph) | {item.name for item in self._graph.output}
+        used = names_read(self._graph) | {item.name for item in self._graph.output}
         kept = [item for item in self._graph.initializer if item.name in used]
         if len(kept) == len(self._graph.initializer):
             return
@@ -94,11 +94,12 @@ def rounded(weight: Array, axis: int, *, reduce_range: bool = False) -> Array:
     return nearest
 
 
-def _names_read(graph: GraphProto) -> set[str]:
+def names_read(graph: GraphProto) -> set[str]:
+    """The tensors that the nodes of a graph read, those in branches and loops included."""
     names: set[str] = set()
     for node in graph.node:
         names.update(node.input)
         for item in node.attribute:
             for inner in ([item.g] if item.HasField("g") else []) + list(item.graphs):
-                names |= _names_read(inner) | {each.name for each in inner.output}
+                names |= names_read(inner) | {each.name for each in inner.output}
     return names

@@ -60,7 +60,7 @@ def make_mlp(make_onnx):
 def pack(tmp_path):
     """Make a package of an ONNX file, with the rows that it is tried with."""
 
-    def make(model, sample, **fields) -> Package:
+    def make(model, rows, /, **fields) -> Package:
         target = tmp_path / "packages" / fields.get("name", "made")
         values = {
             "name": "made",
@@ -72,7 +72,7 @@ def pack(tmp_path):
         }
         with create(target) as draft:
             shutil.copyfile(model, draft.serve / "model.onnx")
-            sealed = finish(draft, Manifest(**(values | fields)), [sample])
+            sealed = finish(draft, Manifest(**(values | fields)), [rows])
         return Package(target, sealed)
 
     return make
