@@ -95,7 +95,7 @@ def export(net: nn.Module, x: np.ndarray, path: Path) -> None:
         input_names=["x"],
         output_names=["y"],
         dynamic_shapes=({0: "batch"},),
-        opset_version=17,
+        opset_version=18,
         external_data=False,
         verbose=False,
     )

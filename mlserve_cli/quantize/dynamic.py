@@ -16,7 +16,7 @@ from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Change
-from mlserve_cli.quantize import requirements, result
+from mlserve_cli.quantize import memory, requirements, result
 from mlserve_cli.quantize.prepare import prepare, quietly
 from mlserve_cli.quantize.selection import heavy
 from mlserve_cli.runtime.manifest import Manifest
@@ -41,6 +41,7 @@ class DynamicStep:
         """Refuse what is no ONNX model, is quantized already, or has no matrix product."""
         found = requirements.operators(parent)
         if not found.isdisjoint(OPERATORS):
+            memory.require(parent, copies=memory.WEIGHTS)
             return
         if "Conv" in found:
             raise StepError(

@@ -230,7 +230,7 @@ def _insert(
 ) -> None:
     from onnx import helper
 
-    scale = weights.add(1 / factor, tensor + "_smooth_scale")
+    scale = weights.add(1 / factor, tensor + "_smooth_factor")  # the writer takes "_scale"
     output = f"{tensor}_smooth"
     node = helper.make_node("Mul", [tensor, scale], [output], name=output)
     names = {each.name for each in members}

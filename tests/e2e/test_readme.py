@@ -26,6 +26,7 @@ PAGES = [
     "docs/serving.md",
     "docs/batching.md",
     "docs/operating.md",
+    "docs/quantization.md",
     "docs/traffic.md",
     "docs/feedback.md",
     "docs/protocols/tensorflow-serving.md",

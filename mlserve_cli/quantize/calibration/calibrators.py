@@ -23,6 +23,12 @@ SHRINK: tuple[float, ...] = tuple(np.linspace(1.0, 0.05, 77).tolist())
 in steps of 1.25 %, three of the 256 steps, below which neither measure moves."""
 
 
+MOST_CLIPPED = 1e-3
+"""Of the values, by entropy. A range of fewer bins than there are levels loses nothing by rounding,
+so where a few values recur (a picture's background behind a convolution) the divergence alone
+would keep these and cut the rest off: a network for digits fell from 97.6 % to 21 %."""
+
+
 def minmax(histogram: Histogram, percentile: float) -> Range:
     """The whole range."""
     return histogram.range
@@ -66,6 +72,8 @@ def entropy(histogram: Histogram, percentile: float) -> Range:
 
     def divergence(candidate: Range) -> float:
         inside = (middle >= candidate.low) & (middle <= candidate.high)
+        if histogram.counts[~inside].sum() > MOST_CLIPPED * histogram.mass:
+            return float("inf")
         return _divergence(counts, middle, inside, Grid.over(candidate))
 
     return _search(histogram, divergence)

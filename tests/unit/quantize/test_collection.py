@@ -67,6 +67,16 @@ def test_an_outlier_is_cut_off(make_mlp, ranges, calibrator):
     assert found.low < -2
 
 
+def test_entropy_does_not_keep_a_few_recurring_values_alone(make_mlp, ranges):
+    """Nine in ten values recur, near zero, as a background does; the rest is what matters."""
+    random = np.random.default_rng(1)
+    rows = np.abs(random.normal(size=(5000, 8))).astype(np.float32)
+    background = random.choice([0.01, 0.05, 0.11, 0.2], size=rows.shape).astype(np.float32)
+    rows = np.where(random.random(rows.shape) < 0.9, background, rows)
+    found = ranges(make_mlp(), split(rows, [5000]), ["x"], calibrator="entropy").ranges["x"]
+    assert np.mean(rows > found.high) <= 1e-3
+
+
 def test_mse_cuts_an_outlier_off_where_finer_steps_for_the_rest_are_worth_it(make_mlp, ranges):
     rows = np.random.default_rng(1).normal(size=(150_000, 8)).astype(np.float32)
     rows[7, 3] = 20

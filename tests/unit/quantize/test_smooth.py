@@ -89,10 +89,12 @@ def test_a_mul_is_inserted_where_others_read_the_tensor(smoothed):
         ("Add", ["z", "n"], ["y"], "residual", {}),
     ]
     held = weights(w3=RANDOM.normal(size=(24, WIDTH)).astype(np.float32))
-    before, after, (done,), _ = smoothed(nodes, held, out=WIDTH)
+    before, after, (done,), kept = smoothed(nodes, held, out=WIDTH)
     assert done.folded == ""
     assert sum(node.op_type == "Mul" for node in after.graph.node) == 1
     onnx.checker.check_model(after)
+    written = static.quantize(before, kept, Choices(smooth=True)).model
+    assert np.mean(np.abs(answers(written) - answers(before))) < 0.05 * answers(before).std()
     np.testing.assert_allclose(answers(after), answers(before), rtol=1e-4, atol=1e-2)
 
 
