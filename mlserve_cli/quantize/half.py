@@ -1,8 +1,8 @@
 """fp16: half the size, for GPUs and ARM. Inputs and outputs stay float32.
 
 16-bit floats end at 65,504. Nodes whose values come near that on real rows stay in float32, the
-nodes that read them too. x86 CPUs compute fp16 by converting to float32 and back, which is slower
-than float32: the gate on speed refuses it there.
+nodes that read them too. x86 CPUs compute fp16 by converting to float32 and back: it is no faster
+there, and where that makes it slower the gate on speed refuses it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from mlserve_cli.quantize.naming import variant
         ("pruned-fp32", "pruned-int8-static"),
         ("distilled-pruned-fp32", "distilled-pruned-int8-static"),
         ("fp16", "int8-static"),
+        ("fp32-torch", "int8-static-torch"),
         ("small", "small-int8-static"),
     ],
 )

@@ -13,7 +13,7 @@ from mlserve_cli.runtime import manifest as manifests
 from mlserve_cli.runtime import rpc
 from mlserve_cli.runtime.app import build_app
 from mlserve_cli.runtime.errors import EngineError, PackageError, StartupError, Stopping
-from mlserve_cli.runtime.hardware import Hardware
+from mlserve_cli.runtime.hardware import Hardware, detect
 from mlserve_cli.runtime.loading import Abandoned, prepare
 from mlserve_cli.runtime.processing.declaration import Processing, PythonProcessing
 from mlserve_cli.runtime.repository import find
@@ -271,6 +271,16 @@ def test_a_cpu_without_the_proven_instructions_is_a_warning(make, caplog):
         during(server, nothing)
 
     assert "proven on a CPU with no_such_isa" in caplog.text
+
+
+def test_one_of_the_alternatives_that_a_package_names_is_enough(make, caplog):
+    has = detect().isa[:1]
+    alternatives = ("no_such|nor_such", *(f"no_such|{name}" for name in has))
+    server = make(fields={"instruction_sets": alternatives})
+    with caplog.at_level(logging.WARNING):
+        during(server, nothing)
+
+    assert "proven on a CPU with no_such or nor_such, which" in caplog.text
 
 
 def test_work_that_was_taken_is_answered_before_the_end(make):
