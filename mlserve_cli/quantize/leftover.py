@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlserve_cli.quantize.kernels import FLOAT
+from mlserve_cli.graph.kernels import FLOAT
 from mlserve_cli.quantize.weights import Weights
 
 if TYPE_CHECKING:
