@@ -11,6 +11,7 @@ from ..errors import InvalidRequest
 from ..protocols.json_tensors import reshape
 from ..protocols.oip_messages import InferInput
 from ..tensors import DATATYPES, Array
+from . import packed
 
 FIELDS = {
     "BOOL": "bool_contents",
@@ -59,6 +60,8 @@ def decode(item: InferInput, contents: Any) -> Array:
         array[:] = list(values)
     elif item.datatype in _WIDER:
         array = _narrowed(np.fromiter(values, _WIDER[item.datatype], count), item, dtype)
+    elif packed.is_array(dtype):
+        array = packed.read(contents, field, dtype, count)
     else:
         array = np.fromiter(values, dtype, count)
     return reshape(array, item)
@@ -79,6 +82,9 @@ def _narrowed(wide: Array, item: InferInput, dtype: np.dtype[Any]) -> Array:
 
 def encode(contents: Any, datatype: str, array: Array) -> None:
     """Put the elements of an output into the field of its datatype, which must have one."""
+    if packed.is_array(array.dtype):
+        packed.write(contents, FIELDS[datatype], array)
+        return
     values = array.ravel().tolist()
     if datatype == "BYTES":
         values = [item if isinstance(item, bytes) else str(item).encode() for item in values]

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InvalidRequest
 from ..protocols.tensorflow_status import DTYPES
 from ..tensors import DATATYPES, Array, TensorSpec, datatype_of
+from . import packed
 from .schema import pool
 
 _ENUM = pool.FindEnumTypeByName("tensorflow.DataType")
@@ -72,7 +73,10 @@ def decode(name: str, tensor: Any, *, limit_bytes: int) -> Array:
             f"input '{name}' of shape {shape} would take {count * dtype.itemsize} bytes, and at "
             f"most {limit_bytes} are allowed"
         )
-    array = _elements(name, values, datatype)
+    if packed.is_array(dtype):
+        array = packed.read(tensor, _FIELDS[datatype], dtype, len(values))
+    else:
+        array = _elements(name, values, datatype)
     if len(values) < count:
         array = np.concatenate([array, np.repeat(array[-1:], count - len(values))])
     return array.reshape(shape)
@@ -140,6 +144,9 @@ def encode(tensor: Any, array: Array) -> None:
     tensor.tensor_shape.SetInParent()
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
+    if packed.is_array(array.dtype):
+        packed.write(tensor, _FIELDS[datatype], array)
+        return
     flat = array.ravel()
     values: list[Any]
     if datatype == "BYTES":

@@ -13,6 +13,7 @@ from mlserve_cli.runtime.tensors import DATATYPES
 
 pytest.importorskip("grpc")
 contents = pytest.importorskip("mlserve_cli.runtime.rpc.contents")
+packed = pytest.importorskip("mlserve_cli.runtime.rpc.packed")
 tensor_proto = pytest.importorskip("mlserve_cli.runtime.rpc.tensor_proto")
 message = pytest.importorskip("mlserve_cli.runtime.rpc.schema").message
 
@@ -123,3 +124,47 @@ def test_the_last_element_repeats_to_fill_the_shape() -> None:
 def test_a_tensor_proto_that_does_not_fit_is_refused(sent: Any, why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
         tensor_proto.decode("x", sent, limit_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "FP32", "FP64"])
+def test_floats_keep_every_bit_also_those_of_a_nan_that_says_something(datatype: str) -> None:
+    dtype = DATATYPES[datatype]
+    bits = np.random.default_rng(0).integers(0, 256, 1000 * dtype.itemsize, np.uint8)
+    array = bits.view(dtype) if dtype.kind == "f" else bits > 127
+    if dtype.kind == "f":
+        array[:3] = np.array([np.nan, -np.nan, np.inf], dtype)
+        array.view(f"u{dtype.itemsize}")[1] += 7  # the payload of a NaN
+    sent = message("inference.InferTensorContents")()
+    contents.encode(sent, datatype, array)
+    same(contents.decode(item(datatype, array.size), sent), array)
+    proto = message("tensorflow.TensorProto")()
+    tensor_proto.encode(proto, array)
+    same(tensor_proto.decode("x", proto, limit_bytes=LIMIT), array)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 4096, 70_000])
+def test_what_is_written_as_bytes_is_what_the_library_would_have_written(count: int) -> None:
+    array = np.arange(count, dtype=np.float32)
+    ours = message("inference.InferTensorContents")()
+    packed.write(ours, "fp32_contents", array)
+    theirs = message("inference.InferTensorContents")(fp32_contents=array.tolist())
+    assert ours == theirs
+    assert ours.SerializeToString() == theirs.SerializeToString()
+    same(packed.read(theirs, "fp32_contents", array.dtype, count), array)
+
+
+def test_elements_are_read_one_by_one_where_something_stands_behind_them() -> None:
+    kind = message("tensorflow.TensorProto")
+    sent = kind(float_val=[1.5, 2.5])
+    unknown = b"\xfa\x7f\x08" + np.array([9, 9], "<f4").tobytes()  # a field of a later version
+    sent = kind.FromString(sent.SerializeToString() + unknown)
+    sent.string_val.append(b"behind it as well")
+    found = packed.read(sent, "float_val", np.dtype(np.float32), 2)
+    assert found.tolist() == [1.5, 2.5]
+
+
+def test_no_elements_are_an_empty_array() -> None:
+    sent = message("inference.InferTensorContents")()
+    packed.write(sent, "fp32_contents", np.empty((0, 3), np.float32))
+    assert sent.ByteSize() == 0
+    same(contents.decode(item("FP32", 0, 3), sent), np.empty((0, 3), np.float32))
