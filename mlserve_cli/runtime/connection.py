@@ -22,6 +22,7 @@ HEAD_BYTES = 64 << 10
 SILENCE_S = 30.0
 """How long the rest of a request may be waited for while nothing comes."""
 
+_HEAD_END = b"\r\n\r\n"
 _OFFER = b"\r\nupgrade: h2c\r\n"
 _REFUSED = b'{"error":"the head of the request is larger than %d bytes"}' % HEAD_BYTES
 
@@ -159,8 +160,10 @@ class Connection(HttpToolsProtocol):
     def _remember(self, cycle: ExpressCycle, data: bytes) -> None:
         """Keep the head of a request that came in one piece: mostly the next one has the same."""
         if cycle.length <= SMALL and cycle.keep_alive and not cycle.more_body:
-            head = data[: len(data) - cycle.length]
-            self._known = Known(head, cycle.length, cycle.target, cycle.headers)
+            size = len(data) - cycle.length
+            # Not where more came behind the body, as the empty line of old clients (RFC 9112, 2.2).
+            if data.find(_HEAD_END) + len(_HEAD_END) == size:
+                self._known = Known(data[:size], cycle.length, cycle.target, cycle.headers)
 
     def _begin_again(self, known: Known, data: bytes) -> bool:
         """Start a request whose head is, byte for byte, that of the last: it was parsed before."""
@@ -274,7 +277,7 @@ def without_offer(data: bytes) -> bytes:
     """
     if b"h2c" not in data:
         return data
-    head, end, _ = data.partition(b"\r\n\r\n")
+    head, end, _ = data.partition(_HEAD_END)
     place = (head + end).lower().find(_OFFER)
     if place < 0:
         return data

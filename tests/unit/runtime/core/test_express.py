@@ -252,3 +252,15 @@ def test_nothing_of_a_body_is_kept_by_an_idle_connection(monkeypatch: pytest.Mon
         return [len(cycle.body) for cycle in seen]
 
     assert talk(story)[0] == [0]
+
+
+@pytest.mark.parametrize("body", [b"0123456789", b"\r\n23456789"])
+def test_an_empty_line_behind_a_body_is_no_part_of_it_however_often_it_comes(body: bytes) -> None:
+    async def story(line, endpoint, state):
+        found = []
+        for _ in range(4):  # as old clients end a form (RFC 9112, section 2.2)
+            line.send(request(body) + b"\r\n")
+            found.append(await line.answer())
+        return found
+
+    assert talk(story)[0] == [(200, body)] * 4
