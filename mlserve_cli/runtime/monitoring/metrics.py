@@ -93,6 +93,7 @@ class ModelMetrics:
         self.rejections: dict[str, int] = {}  # by reason
         self.queue_rows = 0
         self.load_seconds: float | None = None
+        self.loads: dict[str, int] = {}  # by what became of them: done, failed
         # Running totals, as the statistics of the Open Inference Protocol want them.
         self.successes = self.failures = 0
         self.success_s = self.failure_s = 0.0
@@ -107,6 +108,7 @@ class ModelMetrics:
             stage: Histogram(SECONDS) for stage in ("queue", "processing", "compute", "total")
         }
         self.steps: dict[str, Histogram] = {}  # of an ensemble, in their order
+        self._queue: weakref.ref[Queue] | None = None
         self._reports: deque[StepTimes] = deque(maxlen=_REPORTS)
         self.report = self._reports.append  # engines call it on threads of their own
         self._waited = self.stages["queue"].observe
@@ -127,6 +129,11 @@ class ModelMetrics:
     def loaded(self, seconds: float) -> None:
         """The model was loaded, warmed up and proven in `seconds`."""
         self.load_seconds = seconds
+        self.loads["done"] = self.loads.get("done", 0) + 1
+
+    def load_failed(self) -> None:
+        """It could not be loaded; what was there before goes on."""
+        self.loads["failed"] = self.loads.get("failed", 0) + 1
 
     def queued(self, rows: int) -> None:
         """The queue holds `rows` rows now."""
@@ -235,6 +242,11 @@ class Metrics:
         queue_rows = GaugeMetricFamily(
             "mlserve_queue_rows", "Rows that wait for a worker.", labels=_MODEL
         )
+        queue_delay = GaugeMetricFamily(
+            "mlserve_queue_delay_seconds",
+            "Seconds that a request which comes now would wait for a worker.",
+            labels=_MODEL,
+        )
         batches = CounterMetricFamily(
             "mlserve_batches",
             "Batches by why they got no more requests: empty, full, shape, single, half.",
@@ -250,6 +262,11 @@ class Metrics:
             "Seconds it took to load, warm up and prove the model.",
             labels=_MODEL,
         )
+        loads = CounterMetricFamily(
+            "mlserve_loads",
+            "Times that the model was loaded, or could not be: done, failed.",
+            labels=(*_MODEL, "result"),
+        )
         for model in models:
             for stage, histogram in model.stages.items():
                 histogram.add_to(stages, (*model.labels, stage))
@@ -257,6 +274,7 @@ class Metrics:
                 histogram.add_to(steps, (*model.labels, step))
             model.batch_rows.add_to(batch_rows, model.labels)
             queue_rows.add_metric(model.labels, model.queue_rows)
+            queue_delay.add_metric(model.labels, model.queue_delay_s)
             for reason, count in model.closings.items():
                 batches.add_metric((*model.labels, reason), count)
             if model.elements:
@@ -264,7 +282,10 @@ class Metrics:
                 elements.add_metric((*model.labels, "padding"), model.padding)
             if model.load_seconds is not None:
                 load_seconds.add_metric(model.labels, model.load_seconds)
-        yield from (stages, steps, batch_rows, batches, queue_rows, elements, load_seconds)
+            for result, count in model.loads.items():
+                loads.add_metric((*model.labels, result), count)
+        yield from (stages, steps, batch_rows, batches, queue_rows, queue_delay, elements)
+        yield from (load_seconds, loads)
         yield from triton_metrics.families(models)
         yield GaugeMetricFamily(
             "mlserve_ready", "1 while predictions would succeed.", value=int(self.is_ready)

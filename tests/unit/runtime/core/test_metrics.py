@@ -1,8 +1,15 @@
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlserve_cli.runtime.errors import Overloaded
 from mlserve_cli.runtime.monitoring.metrics import Metrics
+from mlserve_cli.runtime.shadow import ShadowMetrics
+
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 @pytest.fixture
@@ -114,3 +121,57 @@ def test_the_steps_of_an_ensemble_are_counted_when_their_batch_is_done(metrics):
     assert value(metrics, "mlserve_step_seconds_count", **labels) == 2
     assert value(metrics, "mlserve_step_seconds_sum", **labels) == 1.0
     assert list(model.steps) == ["scale", "vote"]
+
+
+def test_how_long_a_newcomer_would_wait_is_asked_when_somebody_scrapes(metrics):
+    labels = {"model": "m", "version": "1"}
+    model = metrics.model("m", "1")
+    assert value(metrics, "mlserve_queue_delay_seconds", **labels) == 0  # nobody can wait yet
+
+    class Queue:
+        queue_delay_s = 0.25
+
+    queue = Queue()
+    model.watch(queue)
+    assert value(metrics, "mlserve_queue_delay_seconds", **labels) == 0.25
+    queue.queue_delay_s = 0.5
+    assert value(metrics, "mlserve_queue_delay_seconds", **labels) == 0.5
+
+    del queue  # it was unloaded: nothing here keeps it alive
+    assert value(metrics, "mlserve_queue_delay_seconds", **labels) == 0
+
+
+def test_loads_are_counted_by_what_became_of_them(metrics):
+    model = metrics.model("m", "1")
+    model.loaded(1.5)
+    model.loaded(2.5)
+    model.load_failed()
+
+    labels = {"model": "m", "version": "1"}
+    assert value(metrics, "mlserve_loads_total", **labels, result="done") == 2
+    assert value(metrics, "mlserve_loads_total", **labels, result="failed") == 1
+    assert value(metrics, "mlserve_load_seconds", **labels) == 2.5
+
+
+def test_every_metric_that_the_guides_name_is_there_and_every_one_that_is_there_is_named(metrics):
+    shadows = ShadowMetrics()
+    shadows.tally("m", "1", "2")
+    metrics.registry.register(shadows)
+    model = metrics.model("m", "1")
+    model.report(SimpleNamespace(names=("step",), seconds=[0.1]))
+    model.answered("predict", 503, 0.01, Overloaded("full"))
+    model.closed("full")
+    model.padded(3, 1)
+    model.loaded(1.0)
+    model.ran(1, 0.01)
+
+    guides = " ".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md")))
+    written = set(re.findall(r"\b(mlserve_[a-z_]+[a-z])\b(?!_…)(?!_runtime)", guides))
+    named = {name for name in written if not name.startswith(("mlserve_cli", "mlserve_runtime"))}
+    there = set()
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        names = {family.name, *(sample.name for sample in family.samples)}
+        if family.name.startswith("mlserve_"):
+            assert names & named, f"no guide names {family.name}"
+        there |= names
+    assert {name for name in named - there if not name.startswith("mlserve_feedback")} == set()
