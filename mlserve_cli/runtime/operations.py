@@ -36,6 +36,7 @@ class Operations:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.journal = Journal(folder_of(server.settings.state, server.root))
+        self._delivering = asyncio.Lock()  # of two packages for one place, one at a time
 
     @property
     def state(self) -> State:
@@ -47,6 +48,7 @@ class Operations:
 
         Called once the models of the settings are loaded, before requests are accepted.
         """
+        self._delivering = asyncio.Lock()  # a server may be started again, on another event loop
         await self.journal.open()
         lifecycle, versions = self._server.lifecycle, self._server.registry.versions
         for name, version in self.state.wanted():
@@ -102,18 +104,20 @@ class Operations:
         repository = self._server.root / self._server.settings.models
         async with self._recorded("deploy", name, version, caller) as record:
             await asyncio.to_thread(_check_package, folder, name, version)
-            try:
-                delivered = await asyncio.to_thread(put, folder, repository, replace=replace)
-            except PackageError as error:
-                raise Conflict(error.message, hint=error.hint) from error
-            except OSError as error:
-                raise Conflict(f"the repository takes no writes: {error.strerror}") from error
-            try:
-                await self._load(name, version, reload=delivered.replaced is not None, hold=hold)
-            except BaseException:
-                await asyncio.to_thread(delivered.take_back)
-                raise
-            await asyncio.to_thread(delivered.settle)
+            async with self._delivering:
+                try:
+                    delivered = await asyncio.to_thread(put, folder, repository, replace=replace)
+                except PackageError as error:
+                    raise Conflict(error.message, hint=error.hint) from error
+                except OSError as error:
+                    raise Conflict(f"the repository takes no writes: {error.strerror}") from error
+                reload = delivered.replaced is not None
+                try:
+                    await self._load(name, version, reload=reload, hold=hold)
+                except BaseException:
+                    await asyncio.to_thread(delivered.take_back)
+                    raise
+                await asyncio.to_thread(delivered.settle)
         return record.kept
 
     async def unload(self, name: str, version: str | None = None, *, caller: Caller) -> bool:
@@ -205,17 +209,16 @@ class Operations:
         """
         async with self._recorded("rollback", name, None, caller) as record:
             self._server.registry.get(name)
-            now = self.default(name)
-            rule = self._server.traffic.rule(name) or TrafficRule(default=now)
+            rule = self._server.traffic.rule(name) or TrafficRule()
             if rule.weights or rule.shadow:
-                changed = msgspec.structs.replace(rule, weights={}, shadow=None)
+                self._change(name, msgspec.structs.replace(rule, weights={}, shadow=None))
             else:
-                version = self._earlier(name, now)
+                version = self._earlier(name, self.default(name))
                 await self._load_missing(name, version)
-                changed = msgspec.structs.replace(rule, default=version)
-            self._change(name, changed)
-            if changed.default != now:
-                self.state.earlier[name].pop()
+                rule = self._server.traffic.rule(name) or TrafficRule()  # changed meanwhile?
+                self._change(name, msgspec.structs.replace(rule, default=version))
+                if self.state.earlier.get(name, [])[-1:] == [version]:
+                    self.state.earlier[name].pop()
         return record.kept
 
     async def label(self, name: str, label: str, version: str | None, *, caller: Caller) -> bool:

@@ -361,3 +361,36 @@ def test_operations_at_once_are_all_kept_in_order(run, tmp_path):
     entries = audited(tmp_path)
     assert [entry["after"]["rule"]["weights"]["2"] for entry in entries] == list(range(1, 21))
     assert run(after, versions=("1", "2")) == {"2": 20.0}
+
+
+@pytest.mark.parametrize("rule", [TrafficRule(shadow="2"), TrafficRule(weights={"1": 10})])
+def test_rolling_back_a_rule_without_a_default_ends_it_and_keeps_what_came_before(run, rule):
+    async def story(server):
+        await server.operations.promote("iris", "1", caller=CI)
+        await server.operations.promote("iris", "2", caller=CI)
+        await server.operations.set_rule("iris", rule, caller=CI)
+
+        await server.operations.rollback("iris", caller=CI)
+        assert server.traffic.rule("iris") == TrafficRule()
+        await server.operations.rollback("iris", caller=CI)
+        assert server.answers() == {"1": 100}
+
+    run(story, versions=("1", "2"))
+
+
+def test_what_is_changed_while_a_rollback_loads_a_version_is_not_lost(run):
+    async def story(server):
+        operations = server.operations
+        await operations.load("iris", "2", caller=CI)
+        server.registry.remove("iris", "1")
+        load = server.lifecycle.load
+
+        async def slow(name, version=None, **options):
+            await operations.label("iris", "stable", "2", caller=CI)
+            await load(name, version, **options)
+
+        server.lifecycle.load = slow
+        await operations.rollback("iris", caller=CI)
+        return server.traffic.rule("iris")
+
+    assert run(story) == TrafficRule(default="1", labels={"stable": "2"})
