@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from . import golden
 from .errors import DeadlineExceeded, NotFound, Overloaded, PackageError, Stopping, release
@@ -30,15 +31,15 @@ class Readiness:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._seen: dict[tuple[str, str], tuple[int, bool]] = {}  # failures, does it work
+        # Failures, and does it work; one that is loaded anew begins with a clean slate.
+        self._seen: WeakKeyDictionary[LoadedModel, tuple[int, bool]] = WeakKeyDictionary()
         self._rows: dict[str, Tensors] = {}  # by digest, of the models that failed
-        self._asked: dict[tuple[str, str], asyncio.Task[bool]] = {}  # models that answer just now
+        self._asked: dict[LoadedModel, asyncio.Task[bool]] = {}  # models that answer just now
 
     def broken(self) -> bool:
         """Whether a model did not answer when it was last asked for; nothing is run for this."""
         return any(
-            not self._seen.get(_key(model), (0, True))[1]
-            for model in self._server.registry.models()
+            not self._seen.get(model, (0, True))[1] for model in self._server.registry.models()
         )
 
     async def server(self) -> bool:
@@ -59,19 +60,18 @@ class Readiness:
 
     async def _works(self, model: LoadedModel) -> bool:
         """Many who ask at the same time share one run: anybody may, and a run costs the engine."""
-        key = _key(model)
         works = True
         for _ in range(2):
             failures = model.metrics.rejections.get("engine", 0)
-            before, worked = self._seen.get(key, (0, True))
+            before, worked = self._seen.get(model, (0, True))
             if worked and failures == before:
                 return True
-            asked = self._asked.get(key)
+            asked = self._asked.get(model)
             is_fresh = asked is None
             if asked is None:
                 asked = asyncio.create_task(self._ask(model, failures, worked=worked))
-                self._asked[key] = asked
-                asked.add_done_callback(lambda _: self._asked.pop(key, None))
+                self._asked[model] = asked
+                asked.add_done_callback(lambda _: self._asked.pop(model, None))
             works = await asyncio.shield(asked)
             if is_fresh:
                 break  # else that run may be of before the failure that this question is about
@@ -79,7 +79,7 @@ class Readiness:
 
     async def _ask(self, model: LoadedModel, failures: int, *, worked: bool) -> bool:
         works = await self._answers(model, worked)
-        self._seen[_key(model)] = (failures, works)
+        self._seen[model] = (failures, works)
         if works != worked:
             self._server.changed()
         return works
@@ -108,7 +108,3 @@ class Readiness:
                 name: array[:count] if array.ndim else array for name, array in inputs.items()
             }
         return self._rows[digest]
-
-
-def _key(model: LoadedModel) -> tuple[str, str]:
-    return model.manifest.name, model.manifest.version

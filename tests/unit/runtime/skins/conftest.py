@@ -50,7 +50,7 @@ def manifest(name: str = "dbl", **changes: Any) -> Manifest:
     return Manifest(**(facts | changes)).sealed()
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeModel:
     manifest: Manifest
     path: Path

@@ -45,13 +45,19 @@ class FakeLifecycle:
         self.asked.append(("rescan",))
 
 
+class Loaded(SimpleNamespace):
+    """A model; the very same one is meant, as of real ones, not one that looks alike."""
+
+    __hash__ = object.__hash__
+
+
 def model(version: str) -> Any:
     facts = SimpleNamespace(name="iris", version=version, variant="fp32", digest="sha256:0")
     metrics = ModelMetrics("iris", version)
     metrics.answered("oip", 200, 0.002)
     metrics.answered("oip", 500, 0.001)
     batcher = SimpleNamespace(workers=2, max_batch=8)
-    return SimpleNamespace(
+    return Loaded(
         manifest=facts, path="/x", ready=True, batcher=batcher, metrics=metrics, shadows=()
     )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -111,3 +112,19 @@ def test_a_failure_while_a_model_is_asked_is_not_missed(load: Any, server: Any) 
         assert not await second
 
     asyncio.run(story())
+
+
+def test_a_model_that_is_loaded_anew_is_not_broken_any_more(
+    client: Any, load: Any, server: Any
+) -> None:
+    model = load()
+    fail_once(model)
+    server.dataplane.error = InferenceFailed("the device is lost")
+    assert client.get("/readyz").status_code == 503
+    assert server.readiness.broken()
+
+    server.registry.add(dataclasses.replace(model))  # in its place, and its failures are counted on
+
+    assert not server.readiness.broken()  # also where nobody asks
+    server.dataplane.error = None
+    assert client.get("/readyz").status_code == 200
