@@ -28,11 +28,10 @@ from .index import ModelStatus, index, key_of
 from .loading import Abandoned, prepare
 from .monitoring import logs
 from .registry import LoadedModel
-from .repository import Broken, Found, Look, find, look
+from .repository import Broken, Found, Look, Stamp, find, look
 from .retirement import Key, Retirement
 from .share import Cores
 from .sizing import Sizing
-from .traffic import TrafficRule
 
 if TYPE_CHECKING:
     from .server import Server
@@ -50,6 +49,7 @@ class Lifecycle:
         self._sizings: dict[Key, Sizing] = {}  # instances that were set by hand
         self._loading: set[Key] = set()
         self._failed: dict[Key, str] = {}
+        self._given_up: dict[Key, Stamp] = {}  # packages that the watch need not try again
         self._retirement = Retirement(server.settings.shutdown_timeout_s)
         self._changes = Changes(self._changed)
         self._abandon = threading.Event()
@@ -165,15 +165,8 @@ class Lifecycle:
 
         What cannot be loaded is logged and stands in the index; it raises nothing.
         """
+        self._given_up.clear()  # who asks may have mended what was in the way
         await self._changes.make(self._follow())
-
-    async def set_default(self, name: str, version: str) -> None:
-        """Let a version answer where a request names none. Raises `NotFound`."""
-        self._server.registry.get(name, version)
-        rule = self._server.traffic.rule(name) or TrafficRule()
-        weights = {each: share for each, share in rule.weights.items() if each != version}
-        changed = msgspec.structs.replace(rule, default=version, weights=weights)
-        self._server.traffic.set_rule(name, changed)
 
     async def resize(self, name: str, version: str | None, instances: int) -> None:
         """Give a version that many instances. Raises `NotFound`, `InvalidRequest`."""
@@ -281,15 +274,16 @@ class Lifecycle:
             log.warning("no package can be seen in '%s': what is loaded stays", self._path)
             return
         registry = self._server.registry
+        there = {key_of(found.manifest) for found in seen.found}
+        for key in self._failed.keys() - there:
+            del self._failed[key]
         wanted = {key_of(found.manifest): found for found in self._wanted()}
         for key, found in wanted.items():
             loaded = registry.find(*key)
             if loaded is not None and loaded.manifest.digest == found.manifest.digest:
                 continue
-            try:
-                await self._load(found, live=True)
-            except MlserveError as error:
-                log.warning("%s %s cannot be loaded: %s", *key, error.message)
+            if self._given_up.get(key) != found.stamp:
+                await self._try(found)
         unread = {(each.name, each.version) for each in seen.broken}
         for model in registry.models():
             key = key_of(model.manifest)
@@ -297,6 +291,20 @@ class Lifecycle:
                 self._retirement.add(registry.remove(*key))
                 self._server.traffic.refresh(key[0])
                 log.info("%s %s takes no more requests: it is not wanted any more", *key)
+
+    async def _try(self, found: Found) -> None:
+        """Load what nobody is waiting for; where that fails, the log says why."""
+        key = key_of(found.manifest)
+        try:
+            await self._load(found, live=True)
+        except Stopping:
+            raise
+        except Exception as error:
+            self._given_up[key] = found.stamp
+            known = isinstance(error, MlserveError)
+            log.warning(
+                "%s %s cannot be loaded: %s", *key, error, exc_info=None if known else error
+            )
 
     def _wanted(self) -> list[Found]:
         """What should be loaded: by the policies, by hand, or because a rule names it."""
@@ -316,7 +324,12 @@ class Lifecycle:
     async def _look_every(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            await self.rescan()
+            try:
+                await self._changes.make(self._follow())
+            except Stopping:
+                return
+            except Exception:  # the next look may go well
+                log.exception("the repository could not be looked at")
 
     async def _resize(self, name: str, version: str | None, instances: int) -> None:
         model = self._server.registry.get(name, version)
@@ -352,12 +365,15 @@ class Lifecycle:
             )
         except Abandoned:
             raise Stopping("the server is shutting down", retry_after_s=1) from None
-        except MlserveError as error:
-            self._failed[key] = error.message
+        except Exception as error:  # a package's own code may raise anything
+            text = error.message if isinstance(error, MlserveError) else repr(error)
+            self._failed[key] = text
+            self._server.metrics.model(*key).load_failed()
             raise
         finally:
             self._loading.discard(key)
         self._failed.pop(key, None)
+        self._given_up.pop(key, None)
         model = assemble(
             found,
             prepared,

@@ -10,7 +10,6 @@ from mlserve_cli.runtime.errors import InvalidRequest, NotFound, SettingsError, 
 from mlserve_cli.runtime.server import Server
 from mlserve_cli.runtime.settings import Settings
 from mlserve_cli.runtime.sizing import Sizing
-from mlserve_cli.runtime.traffic import TrafficRule
 
 ROWS = {"x": np.ones((2, 4), np.float32)}
 SIZING = {"iris": Sizing(threads=1, max_batch=8)}
@@ -54,6 +53,13 @@ def states(server):
 def reason(server, version="1"):
     (found,) = [each for each in server.lifecycle.index() if each.version == version]
     return found.reason
+
+
+async def loaded(server, version):
+    """Wait until the watch has loaded a version; nobody else does."""
+    async with asyncio.timeout(20):
+        while version not in server.registry.versions("iris"):  # noqa: ASYNC110 - it says nothing
+            await asyncio.sleep(0.01)
 
 
 async def freed(server):
@@ -434,21 +440,90 @@ def test_a_watched_repository_is_followed(put, during, fake_engine):
     assert during(block, watch_s=0.02) == "2"
 
 
-# Rules and instances.
-
-
-def test_a_default_can_be_set_and_ends_its_canary(put, during):
-    for version in ("1", "2"):
-        put(version)
+def test_a_watch_tries_a_version_that_cannot_be_loaded_once_until_it_is_asked_to_look(
+    put, during, fake_engine
+):
+    put("1")
 
     async def block(server):
-        server.traffic.set_rule("iris", TrafficRule(default="1", weights={"2": 50}))
-        await server.lifecycle.set_default("iris", "2")
-        with pytest.raises(NotFound):
-            await server.lifecycle.set_default("iris", "9")
-        return server.traffic.rule("iris")
+        put("2", tolerance=1e-9)
+        fake_engine.made.clear()
+        fake_engine(lambda engine, tensors: {"scores": tensors["x"] * 3})
+        lifecycle = server.lifecycle
+        for _ in range(3):
+            await lifecycle._changes.make(lifecycle._follow())  # as the watch does
+        by_itself = len(fake_engine.made)
+        await lifecycle.rescan()
+        return by_itself, len(fake_engine.made), states(server)
 
-    assert during(block) == TrafficRule(default="2")
+    assert during(block) == (1, 2, {"1": "READY", "2": "UNAVAILABLE"})
+
+
+def test_a_watch_goes_on_after_a_package_whose_code_raises_what_it_likes(
+    put, during, monkeypatch, caplog
+):
+    from mlserve_cli.runtime import lifecycle
+
+    put("1")
+    prepare = lifecycle.prepare
+
+    def odd(found, *given, **options):
+        if found.manifest.version == "2":
+            raise ZeroDivisionError("of the package's own")
+        return prepare(found, *given, **options)
+
+    monkeypatch.setattr(lifecycle, "prepare", odd)
+
+    async def block(server):
+        put("2")
+        put("3")
+        await loaded(server, "3")
+        return reason(server, "2")
+
+    assert "of the package's own" in during(block, watch_s=0.02)
+    assert "Traceback" in caplog.text
+
+
+def test_a_look_that_fails_does_not_end_the_watch(put, during, monkeypatch, caplog):
+    from mlserve_cli.runtime import lifecycle
+
+    put("1")
+    look, failed = lifecycle.look, threading.Event()
+
+    def stumbling(*given):
+        if not failed.is_set():
+            failed.set()
+            raise OSError("a stale file handle")
+        return look(*given)
+
+    async def block(server):
+        monkeypatch.setattr(lifecycle, "look", stumbling)
+        put("2")
+        await loaded(server, "2")
+
+    during(block, watch_s=0.02)
+    assert failed.is_set()
+    assert "could not be looked at" in caplog.text
+
+
+def test_a_version_that_could_not_be_loaded_leaves_the_index_with_its_package(
+    put, during, fake_engine
+):
+    put("1")
+
+    async def block(server):
+        package = put("2")
+        fake_engine(lambda engine, tensors: {"scores": tensors["x"] * 3})
+        await server.lifecycle.rescan()
+        before = states(server)
+        shutil.rmtree(package.path)
+        await server.lifecycle.rescan()
+        return before, states(server)
+
+    assert during(block) == ({"1": "READY", "2": "UNAVAILABLE"}, {"1": "READY"})
+
+
+# Instances.
 
 
 def test_instances_can_be_changed_and_stay_so_when_it_is_loaded_again(put, during):
