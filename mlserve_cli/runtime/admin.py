@@ -16,8 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from . import body
 from .errors import Conflict, Forbidden, InvalidRequest, NotFound
-from .gate import KEY
-from .journal import Caller
+from .gate import caller
 from .manifest import MANIFEST
 from .traffic import TrafficRule
 from .uploads import unpacked
@@ -154,7 +153,7 @@ class Admin:
         return self._done(name, kept)
 
     async def unload(self, request: Request) -> Response:
-        """`POST /admin/v1/models/{model}/unload`: answered once its memory is free."""
+        """`POST /admin/v1/models/{model}/unload`: out of the traffic now, freed once drained."""
         name, asked = request.path_params["model"], await _read(request, Versioned)
         kept = await self._server.operations.unload(name, asked.version, caller=caller(request))
         return self._done(name, kept)
@@ -283,12 +282,6 @@ class Admin:
 
 def _mean_ms(seconds: float, count: int) -> float | None:
     return round(1e3 * seconds / count, 3) if count else None
-
-
-def caller(request: Request) -> Caller:
-    """Who asks: the guard leaves the name of the key in the scope."""
-    name = request.scope.get(KEY) or "anonymous"
-    return Caller(str(name), request.client.host if request.client else None)
 
 
 async def _read(request: Request, kind: type[T]) -> T:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import Forbidden, RequestError, Unauthorized
+from .journal import Caller
 from .keys import Scope
 from .protocols import errors, torchserve_errors
 from .protocols.endpoint import JSON, Header, Receive, Send
@@ -19,6 +20,8 @@ from .protocols.endpoint import Scope as Connection
 from .security import Guard, is_loopback
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from .server import Server
 
 KEY = "mlserve.key"
@@ -75,6 +78,12 @@ def scope_of(method: str, path: str) -> Scope | None:
     ):
         return "admin"
     return "infer"
+
+
+def caller(request: Request) -> Caller:
+    """Who asks, for the audit log: the gate leaves the name of the key in the scope."""
+    name = request.scope.get(KEY) or "anonymous"
+    return Caller(str(name), request.client.host if request.client else None)
 
 
 def is_torchserves(path: str) -> bool:

@@ -16,8 +16,7 @@ from starlette.responses import JSONResponse, Response
 from .. import body as bodies
 from .. import json_text
 from ..errors import InvalidRequest, NotFound, NotImplementedHere
-from ..gate import KEY
-from ..journal import Caller
+from ..gate import caller
 from ..monitoring.statistics import statistics
 from .defaults import default
 from .oip_config import model_config
@@ -91,7 +90,7 @@ class OipModels:
                     hint="put a package into the repository, and load it without parameters",
                 )
         try:
-            await self._server.operations.load(name, caller=_caller(request))
+            await self._server.operations.load(name, caller=caller(request))
         except NotFound as error:
             # What Triton says, and its status: its clients look for this text.
             failed = NotFound(
@@ -112,7 +111,7 @@ class OipModels:
                 hint="unload each model by its own name",
             )
         with contextlib.suppress(NotFound):  # as in Triton: not loaded is what was wanted
-            await self._server.operations.unload(name, caller=_caller(request))
+            await self._server.operations.unload(name, caller=caller(request))
         return Response()
 
     async def _parameters(self, request: Request) -> dict[str, Any]:
@@ -137,12 +136,6 @@ def _check_repository(request: Request) -> None:
             f"'{repository}' names a repository, and the server's has no name",
             hint="leave the name out: /v2/repository/index",
         )
-
-
-def _caller(request: Request) -> Caller:
-    """Who asks, for the audit log: the gate leaves the name of the key in the scope."""
-    name = request.scope.get(KEY) or "anonymous"
-    return Caller(str(name), request.client.host if request.client else None)
 
 
 def _entry(name: str, version: str, state: str, reason: str | None) -> dict[str, str]:

@@ -77,7 +77,7 @@ class Infer(Endpoint):
         call.priority = oip_messages.priority(request)
         call.alias = request.id
         wanted = _wanted(manifest, request)
-        if position > _THREAD_BYTES:
+        if position > _THREAD_BYTES or (len(body) > _THREAD_BYTES and _holds_text(manifest)):
             with self.server.dataplane.hold(len(body)):
                 tensors = await asyncio.to_thread(read_tensors, manifest, request, body, position)
         else:
@@ -173,6 +173,11 @@ def _read_raw(manifest: Manifest, body: Body) -> Tensors:
         )
     spec = manifest.inputs[0]
     return {spec.name: binary_tensors.decode_raw(spec, body)}
+
+
+def _holds_text(manifest: Manifest) -> bool:
+    """Whether binary inputs may be text, which is taken apart a string at a time."""
+    return any(spec.datatype == "BYTES" for spec in manifest.inputs)
 
 
 def _wanted(manifest: Manifest, request: InferRequest) -> list[str]:

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import body, json_text
-from ..admin import caller
 from ..errors import Conflict, InvalidRequest, NotFound, RequestError, release
+from ..gate import caller
 from ..monitoring.record import new_id
 from ..processing import payload
 from . import errors, torchserve_errors
@@ -220,7 +220,11 @@ async def _wishes(request: Request) -> dict[str, Any]:
     wanted: dict[str, Any] = dict(request.query_params)
     if request.headers.get("content-type", "").startswith("application/json"):
         headers = dict(request.headers.raw)
-        found = payload.parse(await body.read(headers, request.receive, limit_bytes=_BODY_BYTES))
+        try:
+            sent = await body.read(headers, request.receive, limit_bytes=_BODY_BYTES)
+        except body.Disconnected:  # nobody reads the answer
+            raise InvalidRequest("the client left before its body ended") from None
+        found = payload.parse(sent)
         if not isinstance(found, dict):
             raise InvalidRequest(f"the body is {payload.show(found)}, and it must be an object")
         wanted |= found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import threading
 import time
 import zlib
 from types import SimpleNamespace
@@ -659,3 +660,25 @@ def test_a_long_body_counts_as_bytes_in_flight_while_a_thread_decodes_it(
         assert reply.headers["retry-after"] == "1"
         assert "max_inflight_mb allows no more" in reply.json()["error"]
     assert plane.bytes_in_flight == 0
+
+
+@pytest.mark.parametrize(("datatype", "aside"), [("BYTES", True), ("UINT8", False)])
+def test_long_texts_are_taken_apart_on_a_thread_and_numbers_need_no_taking_apart(
+    client: Any, load: Any, monkeypatch: pytest.MonkeyPatch, datatype: str, aside: bool
+) -> None:
+    from mlserve_cli.runtime.protocols import oip_rest
+
+    load(inputs=(TensorSpec("x", datatype, ("batch",)),))
+    threads, read = [], oip_rest.read_tensors
+
+    def reading(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return read(*given)
+
+    monkeypatch.setattr(oip_rest, "read_tensors", reading)
+    part = struct.pack("<I", 1) + b"a" if datatype == "BYTES" else b"a"
+    count = (300 << 10) // len(part)
+    item = {"name": "x", "shape": [count], "datatype": datatype}
+    document = {"inputs": [item | {"parameters": {"binary_data_size": count * len(part)}}]}
+    client.post(INFER, **binary(document, part * count))
+    assert [name.startswith("asyncio_") for name in threads] == [aside]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -228,3 +229,31 @@ def test_a_bug_of_ours_tells_an_id_and_nothing_else(client: Any, operations: Any
     status, kind, message = error(client.post("/models?url=new"))
     assert (status, kind) == (500, "InternalServerException")
     assert "secret" not in message
+
+
+def test_a_client_that_leaves_while_it_registers_a_model_is_no_bug_of_ours(
+    server: Any, operations: FakeOperations, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlserve_cli.runtime.app import build_app
+
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/models",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 1),
+    }
+    asyncio.run(build_app(server)(scope, receive, send))
+
+    assert sent[0]["status"] == 400
+    assert "request failed" not in caplog.text
