@@ -217,22 +217,28 @@ def test_a_client_that_leaves_ends_the_computing_of_its_answer_at_once() -> None
     assert talk(story)[0] == 0
 
 
-def test_an_idle_connection_is_closed_after_the_time_that_was_set() -> None:
+def test_an_idle_connection_is_closed_by_itself() -> None:
     async def story(line, endpoint, state):
-        began = asyncio.get_running_loop().time()
-        for number in range(4):
-            line.send(request(b"%d" % number))
-            await line.answer()
-            await asyncio.sleep(0.6)  # in all more than the limit, between two of them less
         line.send(request(b"last"))
         await line.answer()
-        answered = asyncio.get_running_loop().time()
-        assert await line.ended() == b""
-        return answered - began, asyncio.get_running_loop().time() - answered
+        return await line.ended()
 
-    talked_s, idle_s = talk(story, timeout_keep_alive=2)[0]
-    assert talked_s > 2
-    assert idle_s > 1.9
+    assert talk(story, timeout_keep_alive=0.05)[0] == b""
+
+
+def test_the_time_until_an_idle_connection_is_closed_begins_anew_with_each_answer() -> None:
+    async def story(line, endpoint, state):
+        now = asyncio.get_running_loop().time
+        found = []
+        for idle_s in (99, 99, 101):
+            line.send(request(b"one"))
+            found.append(await line.answer())
+            (connection,) = state.connections
+            connection._idle_since = now() - idle_s  # as if so much time had gone by
+            connection._look_idle()
+        return found, await line.ended()
+
+    assert talk(story, timeout_keep_alive=100)[0] == ([(200, b"one")] * 3, b"")
 
 
 def test_nothing_of_a_body_is_kept_by_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
