@@ -161,7 +161,12 @@ class ExpressCycle:
             self.task.cancel()
 
     def __enter__(self) -> None:
-        """From here on a client that leaves ends the computing of its answer."""
+        """From here on a client that leaves ends the computing of its answer.
+
+        Raise `Disconnected` where it left while its request was decoded.
+        """
+        if self.disconnected:
+            raise Disconnected
         self._watched = True
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -34,9 +34,15 @@ class Echo(Endpoint):
         self.answered = 0
         self.started = asyncio.Event()
         self.left = asyncio.Event()
+        self.decoded = asyncio.Event()
 
     async def answer(self, call):
         body = await self.body(call)
+        if body == b"long":
+            self.started.set()
+            await self.decoded.wait()
+            with call.watch:
+                self.answered += 1  # here it would be computed
         if body == b"never":
             self.started.set()
             try:
@@ -211,6 +217,22 @@ def test_a_client_that_leaves_ends_the_computing_of_its_answer_at_once() -> None
         await endpoint.started.wait()
         await line.leave()
         await asyncio.wait_for(endpoint.left.wait(), 20)
+        await asyncio.gather(*state.tasks)
+        return endpoint.answered
+
+    assert talk(story)[0] == 0
+
+
+def test_nothing_is_computed_for_a_client_that_left_while_its_request_was_decoded() -> None:
+    async def story(line, endpoint, state):
+        line.send(request(b"long"))
+        await endpoint.started.wait()
+        (connection,) = state.connections
+        await line.leave()
+        async with asyncio.timeout(20):
+            while not connection.cycle.disconnected:  # noqa: ASYNC110 - the socket says nothing
+                await asyncio.sleep(0)
+        endpoint.decoded.set()
         await asyncio.gather(*state.tasks)
         return endpoint.answered
 
