@@ -1,0 +1,55 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserve_cli.search.choice import best, cost, front
+from mlserve_cli.search.trial import Accuracy, Speed, Trial
+
+
+def trial(name, ms, drop, *, state="passed", size=1000, batch8=None):
+    speeds = [Speed(batch=1, p50_ms=ms, p50_low_ms=ms, p50_high_ms=ms, rows_per_s=1e3 / ms)]
+    if batch8 is not None:
+        speeds.append(
+            Speed(batch=8, p50_ms=batch8, p50_low_ms=batch8, p50_high_ms=batch8,
+                  rows_per_s=8e3 / batch8)
+        )  # fmt: skip
+    accuracy = Accuracy(metric="a", unit="points", value=90 - drop, low=0, high=100, n=9, drop=drop)
+    return Trial(
+        key=name, name=name, steps=(), state=state, size_bytes=size, speeds=tuple(speeds),
+        accuracy=accuracy,
+    )  # fmt: skip
+
+
+def test_the_quickest_that_passed_wins_and_what_was_refused_never_does():
+    trials = [trial("float", 4, 0), trial("int8", 1, 0.2), trial("bad", 0.5, 9, state="inaccurate")]
+    assert best(trials, "latency").name == "int8"
+    assert best([trials[2]], "latency") is None
+
+
+def test_what_is_wanted_decides():
+    lone = trial("lone", 1, 0, size=900, batch8=8)
+    many = trial("many", 2, 0, size=800, batch8=4)
+    assert best([lone, many], "latency").name == "lone"
+    assert best([lone, many], "throughput").name == "many"
+    assert best([lone, many], "size").name == "many"
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(-1, 5)), min_size=1, max_size=30))
+def test_nothing_on_the_front_is_beaten_and_all_else_is(points):
+    trials = [trial(str(i), ms, drop) for i, (ms, drop) in enumerate(points)]
+    on = front(trials, "latency")
+    names = {each.name for each in on}
+
+    def beats(a, b):
+        cheaper, better = cost(a, "latency"), a.accuracy.drop
+        other, worse = cost(b, "latency"), b.accuracy.drop
+        return cheaper <= other and better <= worse and (cheaper < other or better < worse)
+
+    for each in trials:
+        if each.name in names:
+            assert not any(beats(other, each) for other in trials)
+        else:
+            same = any(
+                (cost(o, "latency"), o.accuracy.drop) == (cost(each, "latency"), each.accuracy.drop)
+                for o in on
+            )
+            assert same or any(beats(other, each) for other in on)
