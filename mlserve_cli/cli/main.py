@@ -22,6 +22,7 @@ from mlserve_cli.cli import (
     inspect,
     interruption,
     keys,
+    optimize,
     predict,
     promote,
     prune,
@@ -30,6 +31,9 @@ from mlserve_cli.cli import (
     status,
     up,
     verify,
+)
+from mlserve_cli.cli import (
+    run as replay,
 )
 from mlserve_cli.cli.settings_flags import SettingsCommand
 from mlserve_cli.errors import Exit, MlserveError, exit_code
@@ -77,6 +81,8 @@ for name, command in (
     ("quantize", quantize.command),
     ("prune", prune.command),
     ("distill", distill.command),
+    ("optimize", optimize.command),
+    ("run", replay.command),
     ("evaluate", evaluate.command),
     ("inspect", inspect.command),
     ("explain", explain.command),

@@ -1,0 +1,196 @@
+"""`mlserve optimize`: the best way to run a model here, found by measuring, with proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mlserve_cli.cli import batch_sizes, console, duration, variant
+from mlserve_cli.errors import Exit, Refused
+
+if TYPE_CHECKING:
+    from mlserve_cli.package.package import Package
+    from mlserve_cli.package.progress import Progress
+    from mlserve_cli.pipeline.optimize import Outcome
+    from mlserve_cli.search.trial import Trial
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A package, or whatever 'mlserve export' makes one of."
+        ),
+    ],
+    output: variant.Output,
+    target: Annotated[
+        Literal["latency", "throughput", "size"],
+        typer.Option(help="What to win: time of the smallest batch, rows a second, or bytes."),
+    ] = "latency",
+    max_drop: variant.MaxDrop = None,
+    speed_up: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="How many times as fast it must be at least; else the status is 1."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop looking after this long: 90s, 10m, 1h."),
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="Evaluations of accuracy at most.")] = 15,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Rows to take ranges from; else calibration()."),
+    ] = None,
+    data: variant.Data = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column of --data that holds the right answers.")
+    ] = None,
+    batch: variant.Batches = "1,8",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an earlier search for the same output.")
+    ] = False,
+    force: variant.Force = False,
+    as_json: variant.Json = False,
+) -> None:
+    """Find the fastest (or smallest) variant of a model that loses no more than --max-drop.
+
+    Candidates are made from the architecture and this machine, timed beside the float model, judged
+    on the same rows, and mended where accuracy alone stands in the way. The float model is kept if
+    nothing wins. OUTPUT.recipe.toml says how to make the result again, OUTPUT.report.html what was
+    tried, and OUTPUT.search holds every trial, for --resume.
+    """
+    from mlserve_cli.pipeline.cases import Cases
+    from mlserve_cli.pipeline.optimize import Goal, optimize
+    from mlserve_cli.pipeline.variant import Gate
+
+    if column is not None and data is None:
+        raise typer.BadParameter("it names a column of --data FILE.", param_hint="--column")
+    goal = Goal(
+        target=target,
+        gate=Gate(max_drop=max_drop, batch_sizes=batch_sizes.parse(batch)),
+        speed_up=speed_up,
+        budget_s=None if budget is None else duration.parse(budget, flag="--budget"),
+        evaluations=evaluations,
+    )
+    with console.progress() as progress:
+        parent = _float(source, output, calibration, resume=resume, progress=progress)
+        found = optimize(
+            parent,
+            output,
+            source=source,
+            cases=Cases.of(parent, data=data, calibration=calibration, target=column),
+            goal=goal,
+            progress=progress,
+            resume=resume,
+            overwrite=force,
+        )
+    _show(found, as_json=as_json)
+
+
+def _float(
+    source: str, output: Path, calibration: str | None, *, resume: bool, progress: Progress
+) -> Package:
+    """The package to start from: opened, or exported into the search's own folder."""
+    from mlserve_cli.errors import MlserveError
+    from mlserve_cli.export.export import export
+    from mlserve_cli.package.package import Package
+    from mlserve_cli.pipeline.optimize import work_folder
+    from mlserve_cli.runtime.manifest import MANIFEST
+
+    if (Path(source) / MANIFEST).is_file():
+        return Package.open(Path(source))
+    place = work_folder(output) / "float"
+    if resume and place.is_dir():
+        try:
+            return Package.open(place)
+        except MlserveError as error:
+            progress.say(f"the float package is made again: {error.message}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return export(source, place, calibration=calibration, progress=progress, overwrite=True)
+
+
+def _show(found: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(document(found))
+    else:
+        _print(found)
+    if not found.reached:
+        wanted = f"{found.goal.speed_up:g} times as fast was asked for"
+        console.print_error(
+            Refused(
+                f"the goal was not reached: {wanted}, and the best that passes is "
+                f"{found.speed_up:.2f} times as fast. It was kept as '{found.package.path}'.",
+                hint="allow a larger --max-drop, or prune or distill the model first",
+            )
+        )
+        raise typer.Exit(Exit.REFUSED)
+    if not as_json:
+        console.next_command(f"mlserve up {found.package.path}")
+
+
+def document(found: Outcome) -> dict[str, Any]:
+    """What `--json` prints."""
+    import msgspec
+
+    return {
+        "package": str(found.package.path),
+        "digest": found.best.digest,
+        "best": found.best.name,
+        "target": found.goal.target,
+        "speed_up": found.speed_up,
+        "reached": found.reached,
+        "stopped": found.stopped,
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
+        "recipe": str(found.recipe),
+        "hardware": msgspec.to_builtins(found.hardware),
+        "trials": [msgspec.to_builtins(trial) for trial in found.trials],
+    }
+
+
+def _print(found: Outcome) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mlserve_cli.search.choice import front
+
+    on_front = {trial.key for trial in front(found.trials, found.goal.target)}
+    table = Table("candidate", "ms, batch 1", "rows/s", "as fast", "MB", "accuracy", "loss", "")
+    for trial in found.trials:
+        style = "bold" if trial.key == found.best.key else None
+        mark = "chosen" if trial.key == found.best.key else _fate(trial)
+        if not mark and trial.key in on_front:
+            mark = "on the front"
+        table.add_row(*_figures(trial), escape(mark), style=style)
+    console.stdout().print(table)
+    if not found.best.steps:
+        console.note("nothing that passes is better than the float model, which was kept")
+    elif found.best.accuracy is not None:
+        console.note(found.best.accuracy.proof)
+    if found.stopped:
+        console.note(f"the search stopped early: {found.stopped}; --resume goes on")
+    console.note(f"the recipe is '{found.recipe}'")
+
+
+def _figures(trial: Trial) -> list[str]:
+    first = trial.speeds[0] if trial.speeds else None
+    accuracy = trial.accuracy
+    return [
+        trial.name,
+        f"{first.p50_ms:.3g}" if first else "",
+        f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "",
+        f"{first.speed_up:.2f} ×" if first else "",
+        f"{trial.size_bytes / 1e6:.2f}" if trial.size_bytes else "",
+        f"{accuracy.value:.2f} {accuracy.unit}".strip() if accuracy else "",
+        f"{accuracy.drop:.2f}" if accuracy and trial.steps else "",
+    ]
+
+
+def _fate(trial: Trial) -> str:
+    return {"failed": "failed: ", "slower": "slower: ", "inaccurate": "refused: "}.get(
+        trial.state, ""
+    ) + trial.reason
