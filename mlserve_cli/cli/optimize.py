@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mlserve_cli.search.trial import Trial
 
 
+_FATES = {"failed": "failed", "slower": "slower", "inaccurate": "refused", "passed": ""}
+
+
 def command(
     source: Annotated[
         str,
@@ -71,7 +74,11 @@ def command(
         raise typer.BadParameter("it names a column of --data FILE.", param_hint="--column")
     goal = Goal(
         target=target,
-        gate=Gate(max_drop=max_drop, batch_sizes=batch_sizes.parse(batch)),
+        gate=Gate(
+            max_drop=max_drop,
+            batch_sizes=batch_sizes.parse(batch),
+            allow_slower=target == "size",
+        ),
         speed_up=speed_up,
         budget_s=None if budget is None else duration.parse(budget, flag="--budget"),
         evaluations=evaluations,
@@ -153,20 +160,25 @@ def document(found: Outcome) -> dict[str, Any]:
 
 
 def _print(found: Outcome) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from mlserve_cli.search.choice import front
 
     on_front = {trial.key for trial in front(found.trials, found.goal.target)}
-    table = Table("candidate", "ms, batch 1", "rows/s", "as fast", "MB", "accuracy", "loss", "")
+    batch = found.baseline.speeds[0].batch
+    table = Table(
+        "candidate", f"ms, batch {batch}", "rows/s", "as fast", "MB", "accuracy", "loss", ""
+    )
     for trial in found.trials:
-        style = "bold" if trial.key == found.best.key else None
-        mark = "chosen" if trial.key == found.best.key else _fate(trial)
+        chosen = trial.key == found.best.key
+        mark = "chosen" if chosen else _FATES[trial.state]
         if not mark and trial.key in on_front:
             mark = "on the front"
-        table.add_row(*_figures(trial), escape(mark), style=style)
+        table.add_row(*_figures(trial), mark, style="bold" if chosen else None)
     console.stdout().print(table)
+    for trial in found.trials:
+        if trial.reason:
+            console.note(f"{trial.name}: {trial.reason}")
     if not found.best.steps:
         console.note("nothing that passes is better than the float model, which was kept")
     elif found.best.accuracy is not None:
@@ -188,9 +200,3 @@ def _figures(trial: Trial) -> list[str]:
         f"{accuracy.value:.2f} {accuracy.unit}".strip() if accuracy else "",
         f"{accuracy.drop:.2f}" if accuracy and trial.steps else "",
     ]
-
-
-def _fate(trial: Trial) -> str:
-    return {"failed": "failed: ", "slower": "slower: ", "inaccurate": "refused: "}.get(
-        trial.state, ""
-    ) + trial.reason

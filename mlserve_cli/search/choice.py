@@ -20,10 +20,30 @@ def cost(trial: Trial, target: Target) -> float:
     return 1 / best if best else float("inf")
 
 
+MARGIN = 1.02
+"""Less than 2 % is where the memory of two loads happens to lie: nothing to change a model for."""
+
+
 def best(trials: Iterable[Trial], target: Target) -> Trial | None:
-    """The one that passed and costs least; of two that cost the same, the smaller drop."""
-    passed = [trial for trial in trials if trial.state == "passed"]
+    """The one that passed and costs least; of two that cost the same, the smaller drop.
+
+    Only those that beat the float model beyond noise count beside it.
+    """
+    passed = [each for each in trials if each.state == "passed" and wins(each, target)]
     return min(passed, key=lambda each: (cost(each, target), _drop(each)), default=None)
+
+
+def wins(trial: Trial, target: Target) -> bool:
+    """Whether a trial is better than the float model beyond noise, or is the float model itself."""
+    if not trial.steps or target == "size":
+        return True
+    if not trial.speeds:
+        return False
+    if target == "latency":
+        speed = min(trial.speeds, key=lambda each: each.batch)
+    else:
+        speed = max(trial.speeds, key=lambda each: each.rows_per_s)
+    return speed.speed_up_low > 1 and speed.speed_up > MARGIN
 
 
 def front(trials: Sequence[Trial], target: Target) -> list[Trial]:

@@ -5,8 +5,11 @@ from mlserve_cli.search.choice import best, cost, front
 from mlserve_cli.search.trial import Accuracy, Speed, Trial
 
 
-def trial(name, ms, drop, *, state="passed", size=1000, batch8=None):
-    speeds = [Speed(batch=1, p50_ms=ms, p50_low_ms=ms, p50_high_ms=ms, rows_per_s=1e3 / ms)]
+def trial(name, ms, drop, *, state="passed", size=1000, batch8=None, steps=(), low=1.5):
+    ratio = {"speed_up": 4 / ms, "speed_up_low": low, "speed_up_high": 9.0}
+    speeds = [
+        Speed(batch=1, p50_ms=ms, p50_low_ms=ms, p50_high_ms=ms, rows_per_s=1e3 / ms, **ratio)
+    ]
     if batch8 is not None:
         speeds.append(
             Speed(batch=8, p50_ms=batch8, p50_low_ms=batch8, p50_high_ms=batch8,
@@ -14,7 +17,7 @@ def trial(name, ms, drop, *, state="passed", size=1000, batch8=None):
         )  # fmt: skip
     accuracy = Accuracy(metric="a", unit="points", value=90 - drop, low=0, high=100, n=9, drop=drop)
     return Trial(
-        key=name, name=name, steps=(), state=state, size_bytes=size, speeds=tuple(speeds),
+        key=name, name=name, steps=steps, state=state, size_bytes=size, speeds=tuple(speeds),
         accuracy=accuracy,
     )  # fmt: skip
 
@@ -53,3 +56,13 @@ def test_nothing_on_the_front_is_beaten_and_all_else_is(points):
                 for o in on
             )
             assert same or any(beats(other, each) for other in on)
+
+
+def test_what_is_faster_only_within_noise_does_not_replace_the_float_model():
+    step = ({"step": "quantize"},)
+    float_model = trial("float", 4, 0)
+    noisy = trial("noisy", 3.9, 0, steps=step, low=0.97)
+    clear = trial("clear", 3.5, 0, steps=step, low=1.1)
+    assert best([float_model, noisy], "latency").name == "float"
+    assert best([float_model, noisy, clear], "latency").name == "clear"
+    assert best([float_model, trial("small", 9, 0, steps=step, size=10)], "size").name == "small"
