@@ -54,22 +54,22 @@ def write(recipe: Recipe, path: Path) -> None:
     lines = [
         "# How this package was made. 'mlserve run' makes it again, with the same digest.",
         f"schema = {SCHEMA}",
-        f"source = {json.dumps(_relative(recipe.source, folder))}",
+        f"source = {_toml(_relative(recipe.source, folder))}",
     ]
     if recipe.digest:
-        lines.append(f"digest = {json.dumps(recipe.digest)}")
+        lines.append(f"digest = {_toml(recipe.digest)}")
     if recipe.max_drop is not None:
         lines.append(f"max_drop = {recipe.max_drop}")
     named = {"evaluation": recipe.data, "calibration": recipe.calibration}
     if any(named.values()):
         lines += ["", "[data]"]
         lines += [
-            f"{name} = {json.dumps(_relative(value, folder))}"
+            f"{name} = {_toml(_relative(value, folder))}"
             for name, value in named.items()
             if value is not None
         ]
         if recipe.target is not None:
-            lines.append(f"target = {json.dumps(recipe.target)}")
+            lines.append(f"target = {_toml(recipe.target)}")
     for step in recipe.steps:
         lines += ["", "[[steps]]"]
         lines += [f"{key} = {_toml(value)}" for key, value in step.items()]
