@@ -66,6 +66,7 @@ def command(
     nothing wins. OUTPUT.recipe.toml says how to make the result again, OUTPUT.report.html what was
     tried, and OUTPUT.search holds every trial, for --resume.
     """
+    from mlserve_cli.pipeline import findings
     from mlserve_cli.pipeline.cases import Cases
     from mlserve_cli.pipeline.optimize import Goal, optimize
     from mlserve_cli.pipeline.variant import Gate
@@ -95,6 +96,7 @@ def command(
             resume=resume,
             overwrite=force,
         )
+        findings.page(found).write(found.report)
     _show(found, as_json=as_json)
 
 
@@ -154,6 +156,7 @@ def document(found: Outcome) -> dict[str, Any]:
         "evaluations": found.evaluations,
         "seconds": found.seconds,
         "recipe": str(found.recipe),
+        "report": str(found.report),
         "hardware": msgspec.to_builtins(found.hardware),
         "trials": [msgspec.to_builtins(trial) for trial in found.trials],
     }
@@ -185,7 +188,7 @@ def _print(found: Outcome) -> None:
         console.note(found.best.accuracy.proof)
     if found.stopped:
         console.note(f"the search stopped early: {found.stopped}; --resume goes on")
-    console.note(f"the recipe is '{found.recipe}'")
+    console.note(f"the recipe is '{found.recipe}', the report '{found.report}'")
 
 
 def _figures(trial: Trial) -> list[str]:

@@ -68,9 +68,11 @@ class Outcome:
     goal: Goal
     hardware: Hardware
     recipe: Path
+    report: Path  # where it belongs; the caller writes it
     evaluations: int
     seconds: float
     stopped: str = ""
+    higher_is_better: bool = True
 
     @property
     def speed_up(self) -> float:
@@ -135,15 +137,22 @@ def optimize(
         goal=goal,
         hardware=hardware,
         recipe=recipe.beside(target),
+        report=report_beside(target),
         evaluations=bench.evaluations,
         seconds=time.monotonic() - began,
         stopped=search.stopped,
+        higher_is_better=bench.before().metric.higher_is_better,
     )
 
 
 def work_folder(target: Path) -> Path:
     """Where a search keeps its trials and candidates: beside its result."""
     return target.with_name(target.name + ".search")
+
+
+def report_beside(target: Path) -> Path:
+    """Where the report of a search lies."""
+    return target.with_name(target.name + ".report.html")
 
 
 def question(parent: Package, cases: Cases, goal: Goal, hardware: Hardware) -> str:

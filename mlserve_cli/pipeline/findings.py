@@ -1,0 +1,159 @@
+"""What a search found, as one HTML file: the front, every trial, why the best is the best."""
+
+from __future__ import annotations
+
+from mlserve_cli.pipeline.optimize import Outcome
+from mlserve_cli.report.axes import Axis
+from mlserve_cli.report.markup import Markup
+from mlserve_cli.report.page import Page
+from mlserve_cli.report.scatter import Point, scatter
+from mlserve_cli.report.table import Cell
+from mlserve_cli.search import choice
+from mlserve_cli.search.trial import Trial
+
+_WANTED = {
+    "latency": "the least time for the smallest batch",
+    "throughput": "the most rows a second",
+    "size": "the fewest bytes",
+}
+
+_STATES = {
+    "failed": "could not be made",
+    "slower": "slower than the float model, so its accuracy was not looked at",
+    "inaccurate": "loses too much",
+    "passed": "passed",
+}
+
+
+def page(found: Outcome) -> Page:
+    """The whole report."""
+    manifest = found.package.manifest
+    made = Page(
+        f"{manifest.name} {manifest.version}: {found.best.name}",
+        f"Searched for {_WANTED[found.goal.target]} in {found.seconds:,.0f} s on "
+        f"{found.hardware.cpu_name}, {found.hardware.physical_cores} cores. "
+        f"Digest {manifest.digest}.",
+    )
+    made.text(_why(found))
+    if found.stopped:
+        made.text(f"The search ended early: {found.stopped}.")
+    made.section("Accuracy against cost")
+    made.figure(
+        _plot(found),
+        "Bars are 95 % intervals. On the step line lies what no other trial beats in both; the "
+        "ring marks what was chosen.",
+    )
+    made.section("Every trial")
+    made.table(
+        ("candidate", "steps", "state", "ms", "as fast", "rows/s", "MB", "metric", "loss", "why"),
+        [_row(trial) for trial in found.trials],
+        highlight={
+            number for number, trial in enumerate(found.trials) if trial.key == found.best.key
+        },
+    )
+    made.section("How it was made")
+    made.text(
+        f"'mlserve run {found.recipe.name}' makes it again, with the same digest. "
+        f"{found.evaluations} evaluations of accuracy were made."
+    )
+    made.table(
+        ("step", "parameters"),
+        [
+            (
+                str(step["step"]),
+                ", ".join(f"{key} = {value}" for key, value in step.items() if key != "step"),
+            )
+            for step in found.best.steps
+        ],
+    )
+    return made
+
+
+def _why(found: Outcome) -> str:
+    if not found.best.steps:
+        return "Nothing that passes is better than the float model beyond noise, so it was kept."
+    accuracy = found.best.accuracy
+    proof = accuracy.proof if accuracy is not None else ""
+    return (
+        f"{found.best.name} is {found.speed_up:.2f} times as fast as the float model at batch "
+        f"{found.best.speeds[0].batch} and has {found.best.size_bytes / 1e6:.2f} of its "
+        f"{found.baseline.size_bytes / 1e6:.2f} MB. As to accuracy: {proof}."
+    )
+
+
+def _plot(found: Outcome) -> Markup:
+    target = found.goal.target
+    metric = found.baseline.accuracy
+    assert metric is not None  # noqa: S101 - the search has measured it first
+    front = {trial.key for trial in choice.front(found.trials, target)}
+    points = []
+    for trial in found.trials:
+        accuracy = trial.accuracy
+        if accuracy is None or not trial.speeds:
+            continue
+        x, interval = _place(trial, found)
+        points.append(
+            Point(
+                x=x,
+                y=accuracy.value,
+                name=trial.name,
+                group="passed" if trial.state == "passed" else _STATES[trial.state],
+                x_interval=interval,
+                y_interval=(accuracy.low, accuracy.high),
+                front=trial.key in front,
+                chosen=trial.key == found.best.key,
+            )
+        )
+    names = {
+        "latency": Axis(
+            f"time of a batch of {found.best.speeds[0].batch}", "ms", log=True, better="low"
+        ),
+        "throughput": Axis("rows a second", log=True, better="high"),
+        "size": Axis("size", "MB", log=True, better="low"),
+    }
+    return scatter(
+        points,
+        names[target],
+        Axis(metric.metric, metric.unit, better="high" if found.higher_is_better else "low"),
+        title="Accuracy against cost",
+    )
+
+
+def _place(trial: Trial, found: Outcome) -> tuple[float, tuple[float, float] | None]:
+    if found.goal.target == "size":
+        return trial.size_bytes / 1e6, None
+    if found.goal.target == "throughput":
+        return trial.rows_per_s or 0.0, None
+    speed = min(trial.speeds, key=lambda each: each.batch)
+    return speed.p50_ms, (speed.p50_low_ms, speed.p50_high_ms)
+
+
+def _row(trial: Trial) -> tuple[str | Cell, ...]:
+    first = trial.speeds[0] if trial.speeds else None
+    accuracy = trial.accuracy
+    steps = " → ".join(
+        " ".join([str(step["step"]), *(f"{k}={v}" for k, v in step.items() if k != "step")])
+        for step in trial.steps
+    )
+    return (
+        trial.name,
+        steps or "none",
+        _STATES[trial.state],
+        Cell(f"{first.p50_ms:.3g}" if first else "", number=True),
+        Cell(
+            f"{first.speed_up:.2f} ({first.speed_up_low:.2f} … {first.speed_up_high:.2f})"
+            if first and trial.steps
+            else "",
+            number=True,
+        ),
+        Cell(f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "", number=True),
+        Cell(f"{trial.size_bytes / 1e6:.2f}" if trial.size_bytes else "", number=True),
+        Cell(f"{accuracy.value:.2f}" if accuracy else "", number=True),
+        Cell(
+            f"{accuracy.drop:.2f} ({accuracy.drop_low:.2f} … {accuracy.drop_high:.2f})"
+            if accuracy and trial.steps
+            else "",
+            number=True,
+        ),
+        trial.reason or trial.why,
+    )
