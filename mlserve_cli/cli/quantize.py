@@ -91,10 +91,7 @@ def command(
     A variant that loses more than --max-drop, or that is slower than its parent beyond noise, is
     kept beside as OUTPUT.refused, and the command ends with status 1.
     """
-    from mlserve_cli import quantize
-    from mlserve_cli.errors import StepError
-    from mlserve_cli.quantize import targets
-    from mlserve_cli.quantize.calibration.cache import RangeCache
+    from mlserve_cli.pipeline import steps
 
     _check(
         method,
@@ -114,34 +111,21 @@ def command(
         raise typer.BadParameter("it goes from above 50 to 100.", param_hint="--percentile")
     if exclude and method == "bf16":
         raise typer.BadParameter("bf16 is for the whole model.", param_hint="--exclude")
-    excluded = tuple(exclude or ())
 
     def build(rows: Iterable[Tensors] | None) -> Step:
-        if method == "dynamic":
-            return quantize.DynamicStep(exclude=excluded)
-        if method in ("int4", "int8-weights"):
-            bits: Literal[4, 8] = 4 if method == "int4" else 8
-            return quantize.WeightOnlyStep(bits=bits, algorithm=algorithm, exclude=excluded)
-        if method == "fp16":
-            return quantize.HalfStep(rows, exclude=excluded)
-        if method == "bf16":
-            return quantize.BfloatStep()
-        if rows is None:
-            raise StepError(
-                f"static quantization takes its ranges from real rows, and '{package}' has none.",
-                hint="pass --calibration FILE, give the definition a calibration(), or take "
-                "--method dynamic, which needs none",
-            )
-        choices = quantize.Choices(
+        return steps.quantize(
+            rows,
+            method=method,
+            exclude=exclude or (),
             calibrator=calibrator,
             percentile=99.99 if percentile is None else percentile,
-            form=targets.form(target_isa),
-            reduce_range=targets.reduces(reduce_range, target_isa),
             smooth=smooth,
             bias_correction=bias_correction,
-            exclude=excluded,
+            target_isa=target_isa,
+            reduce_range=reduce_range,
+            algorithm=algorithm,
+            cache=cache,
         )
-        return quantize.StaticStep(rows, choices=choices, cache=RangeCache() if cache else None)
 
     variant.run(
         variant.Request(

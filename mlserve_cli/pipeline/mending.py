@@ -115,29 +115,25 @@ def _ranked(bench: Bench, progress: Progress) -> list[str]:
     """The float model's heavy nodes, the one that makes most error alone first."""
     import onnx
 
-    from mlserve_cli.quantize import ranges, sensitivity
+    from mlserve_cli.quantize import sensitivity
+    from mlserve_cli.quantize.calibration.collection import collect
+    from mlserve_cli.quantize.calibration.rows import gather
     from mlserve_cli.quantize.prepare import prepare
     from mlserve_cli.quantize.selection import select
 
-    rows = bench.calibration()
-    if rows is None:
+    source = bench.calibration()
+    if source is None:
         raise StepError("there are no rows to rank them with.")
-    with tempfile.TemporaryDirectory(prefix="mlserve-rank-") as folder:
-        prepared = prepare(bench.parent.model, Path(folder))
-        selection = select(onnx.load(prepared))
-        collected = ranges.collect(
-            prepared,
-            selection.tensors,
-            rows,  # type: ignore[arg-type]
-            inputs=bench.parent.manifest.inputs,
-            progress=progress,
+    with tempfile.TemporaryDirectory(prefix="mlserve-rank-") as name:
+        folder = Path(name)
+        prepared = onnx.load(prepare(bench.parent.model, folder))
+        selection = select(prepared)
+        rows = gather(
+            source, folder / "rows", inputs=bench.parent.manifest.inputs, progress=progress
         )
+        collected = collect(prepared, selection.tensors, rows, folder, progress=progress)
         found = sensitivity.rank(
-            prepared,
-            selection,
-            collected.ranges,
-            rows,  # type: ignore[arg-type]
-            progress=progress,
+            prepared, selection, collected.ranges, rows, folder, progress=progress
         )
     return [each.node for each in found]
 

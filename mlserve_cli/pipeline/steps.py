@@ -20,6 +20,9 @@ STEPS: Mapping[str, str] = {
 }
 """What a recipe may name → `module:function` from (rows, **parameters) to a step."""
 
+METHODS = ("static", "dynamic", "int4", "int8-weights", "fp16", "bf16")
+"""Of the step "quantize"."""
+
 
 def build(choice: StepChoice, rows: Rows) -> Step:
     """The step that a recipe names. `rows` are for calibration, where there are some.
@@ -41,22 +44,59 @@ def build(choice: StepChoice, rows: Rows) -> Step:
         ) from error
 
 
-def quantize(rows: Rows, *, method: str = "static", **parameters: Any) -> Step:
-    """`mlserve quantize`."""
-    from mlserve_cli.quantize import DynamicStep, StaticStep
+def quantize(
+    rows: Rows,
+    *,
+    method: str = "static",
+    exclude: Iterable[str] = (),
+    calibrator: Any = "minmax",
+    percentile: float = 99.99,
+    smooth: bool = False,
+    bias_correction: bool = False,
+    target_isa: Any = "this",
+    reduce_range: Any = "auto",
+    algorithm: Any = "rtn",
+    cache: bool = True,
+) -> Step:
+    """`mlserve quantize`; what another method does not need is left at its default."""
+    from mlserve_cli import quantize
+    from mlserve_cli.quantize import targets
+    from mlserve_cli.quantize.calibration.cache import RangeCache
 
-    if method == "dynamic":
-        return DynamicStep(**parameters)
-    if method != "static":
-        raise StepError(
-            f"'{method}' is no method of quantization.", hint="it can be static or dynamic"
-        )
+    excluded = tuple(exclude)
+    match method:
+        case "dynamic":
+            return quantize.DynamicStep(exclude=excluded)
+        case "int4":
+            return quantize.WeightOnlyStep(bits=4, algorithm=algorithm, exclude=excluded)
+        case "int8-weights":
+            return quantize.WeightOnlyStep(bits=8, exclude=excluded)
+        case "fp16":
+            return quantize.HalfStep(rows, exclude=excluded)
+        case "bf16":
+            return quantize.BfloatStep()
+        case "static":
+            pass
+        case _:
+            raise StepError(
+                f"'{method}' is no method of quantization.", hint=f"it can be {', '.join(METHODS)}"
+            )
     if rows is None:
         raise StepError(
             "static quantization takes its ranges from real rows, and there are none.",
-            hint="pass --calibration FILE, or give the definition a calibration()",
+            hint="pass --calibration FILE, give the definition a calibration(), or take "
+            "--method dynamic, which needs none",
         )
-    return StaticStep(rows, **parameters)
+    choices = quantize.Choices(
+        calibrator=calibrator,
+        percentile=percentile,
+        form=targets.form(target_isa),
+        reduce_range=targets.reduces(reduce_range, target_isa),
+        smooth=smooth,
+        bias_correction=bias_correction,
+        exclude=excluded,
+    )
+    return quantize.StaticStep(rows, choices=choices, cache=RangeCache() if cache else None)
 
 
 def prune(rows: Rows, **parameters: Any) -> Step:

@@ -22,6 +22,7 @@ from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline import steps as table
 from mlserve_cli.pipeline.cases import Cases
 from mlserve_cli.pipeline.variant import Gate
+from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import Candidate
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Accuracy, Speed, State, Trial
@@ -190,9 +191,9 @@ class Bench:
         if place != self.parent.path:
             shutil.rmtree(place, ignore_errors=True)
 
-    def calibration(self) -> Iterable[dict[str, object]] | None:
+    def calibration(self) -> Iterable[Tensors] | None:
         """The rows that candidates are made with."""
-        return self._cases.calibration(self.parent)  # type: ignore[return-value]
+        return self._cases.calibration(self.parent)
 
     def _build(self, candidate: Candidate, place: Path) -> Package:
         """Step by step; only the last one gets the candidate's place."""

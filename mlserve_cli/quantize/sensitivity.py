@@ -17,16 +17,17 @@ import numpy as np
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.quantize.selection import HEAVY, Selection
+from mlserve_cli.quantize.weights import Weights, channel_axis
+from mlserve_cli.quantize.weights import rounded as weight_rounded
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-    from mlserve_cli.quantize.ranges import Range
+    from mlserve_cli.quantize.calibration.range import Range
     from mlserve_cli.runtime.tensors import Tensors
 
 _ERROR, _SIGNAL = "__twin_error", "__twin_signal"
 _STEPS = 255  # of an unsigned activation
-_WEIGHT_STEPS = 127  # of a signed weight, to either side
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +39,29 @@ class Sensitivity:
 
 
 def rank(
-    prepared: Path,
+    prepared: ModelProto,
     selection: Selection,
     ranges: Mapping[str, Range],
     batches: Iterable[Tensors],
+    folder: Path,
     *,
     progress: Progress,
 ) -> list[Sensitivity]:
     """The selected heavy nodes, the one that makes most error first.
 
-    prepared: the float model that `selection` was made of. Raises `StepError` when it fails.
+    prepared: the float model that `selection` was made of; it is not changed. folder: for a copy of
+    it. Raises `StepError` when it fails.
     """
     import onnx
 
-    model = onnx.load(prepared)
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared)
     nodes = [
         node
         for node in model.graph.node
         if node.name in set(selection.nodes) and node.op_type in HEAVY
     ]
-    session = _session(model, nodes, ranges, prepared)
+    session = _session(model, nodes, ranges, folder)
     names = [f"{node.name}{end}" for node in nodes for end in (_ERROR, _SIGNAL)]
     sums = np.zeros(len(names))
     for number, batch in enumerate(batches, start=1):
@@ -76,30 +80,26 @@ def rank(
 
 
 def _session(
-    model: ModelProto, nodes: list[NodeProto], ranges: Mapping[str, Range], prepared: Path
+    model: ModelProto, nodes: list[NodeProto], ranges: Mapping[str, Range], folder: Path
 ) -> Any:
     import onnx
     import onnxruntime as ort
-    from onnx import numpy_helper
 
-    weights = {item.name: item for item in model.graph.initializer}
+    weights = Weights(model)
     rounded: dict[str, str] = {}
     del model.graph.output[:]
     for node in nodes:
         data = rounded.get(node.input[0])
         if data is None and (found := ranges.get(node.input[0])) is not None:
             data = rounded[node.input[0]] = _round(model, node.input[0], found)
-        weight = numpy_helper.to_array(weights[node.input[1]])
-        name = f"{node.name}__twin_weight"
-        model.graph.initializer.append(
-            numpy_helper.from_array(_rounded(weight, _channel(node)), name)
-        )
+        weight = weight_rounded(weights.array(node.input[1]), channel_axis(node))
+        name = weights.add(weight, f"{node.name}__twin_weight")
         _add_twin(model, node, data or node.input[0], name)
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
     # Optimized, a twin could be merged with its node, or its rounding be taken away.
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    path = prepared.with_name("twins.onnx")
+    path = folder / "twins.onnx"
     onnx.save(model, path)
     try:
         return ort.InferenceSession(path, sess_options=settings, providers=["CPUExecutionProvider"])
@@ -131,26 +131,6 @@ def _round(model: ModelProto, tensor: str, found: Range) -> str:
             )
         )
     return f"{start}_dq"
-
-
-def _channel(node: NodeProto) -> int:
-    """The axis of a weight along which every output channel has a scale of its own."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        transposed = any(item.name == "transB" and item.i for item in node.attribute)
-        return 0 if transposed else 1
-    return -1
-
-
-def _rounded(weight: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
-    """The nearest that signed 8 bits with a scale for each channel hold (batch, …) float32."""
-    others = tuple(each for each in range(weight.ndim) if each != axis % weight.ndim)
-    largest = np.abs(weight).max(axis=others, keepdims=True)
-    scale = np.maximum(largest / _WEIGHT_STEPS, 1e-30)
-    steps = np.clip(np.rint(weight / scale), -_WEIGHT_STEPS, _WEIGHT_STEPS)
-    found: np.ndarray[Any, Any] = (steps * scale).astype(weight.dtype)
-    return found
 
 
 def _add_twin(model: ModelProto, node: NodeProto, data: str, weight: str) -> None:

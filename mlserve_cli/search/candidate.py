@@ -7,15 +7,15 @@ often on machines of this kind before what rarely does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU"})
 """Operators whose time int8 can save; a forest of trees or a lookup has none of them."""
 
-CALIBRATORS = ("minmax",)
-"""Ways to find the ranges of static int8, the quickest first."""
+NORMALIZED = frozenset({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
+"""What stands before the products of a transformer, and takes the scales of SmoothQuant."""
 
 PRODUCTS = frozenset({"Gemm", "MatMul", "Attention"})
 
@@ -77,49 +77,35 @@ class Facts:
 
 def propose(facts: Facts) -> list[Candidate]:
     """What to try beside the float model; empty where nothing could win."""
-    found: list[Candidate] = []
     heavy = facts.operators & WITH_WEIGHTS
-    if heavy and not facts.quantized:
-        if facts.has_rows:
-            found += [
-                Candidate(
-                    name=f"int8-{calibrator}",
-                    steps=(_static(calibrator),),
-                    why="convolutions and products in int8, ranges by " + calibrator,
-                )
-                for calibrator in CALIBRATORS
-            ]
-        if facts.operators & PRODUCTS:
-            found.append(
-                Candidate(
-                    name="int8-dynamic",
-                    steps=(StepChoice(step="quantize", parameters={"method": "dynamic"}),),
-                    why="products in int8, scaled while the model runs; one row at a time",
-                )
-            )
-    if "openvino" in facts.engines:
-        found += _with_openvino(found, bf16=bool({"amx_bf16", "avx512_bf16"} & facts.isa))
+    if not heavy or facts.quantized:
+        return []
+    found = [*_static(facts)] if facts.has_rows else []
+    if facts.operators & PRODUCTS:
+        found.append(
+            _quantized("int8-dynamic", "products scaled while the model runs", method="dynamic")
+        )
+        found.append(
+            _quantized("int8-weights", "weights of 8 bits, for a small file", method="int8-weights")
+        )
+    if "openvino" in facts.engines and {"amx_bf16", "avx512_bf16"} & facts.isa:
+        found.insert(0, _quantized("bf16", "bf16 in OpenVINO", method="bf16"))
     return found
 
 
-def _static(calibrator: str) -> StepChoice:
-    return StepChoice(step="quantize", parameters={"method": "static", "calibrator": calibrator})
-
-
-def _with_openvino(found: Sequence[Candidate], *, bf16: bool) -> list[Candidate]:
-    """The float model, and the first static int8 one, in OpenVINO's kernels."""
-    engine = StepChoice(step="engine", parameters={"engine": "openvino", "precision": "fp32"})
-    made = [Candidate(name="openvino", steps=(engine,), why="the float model in OpenVINO")]
-    if bf16:
-        half = StepChoice(step="engine", parameters={"engine": "openvino", "precision": "bf16"})
-        made.insert(0, Candidate(name="openvino-bf16", steps=(half,), why="bf16 in OpenVINO"))
-    static = next((each for each in found if each.name.startswith("int8-m")), None)
-    if static is not None:
-        made.append(
-            Candidate(
-                name=f"openvino-{static.name}",
-                steps=(*static.steps, engine),
-                why="int8 in OpenVINO's kernels",
-            )
+def _static(facts: Facts) -> Iterator[Candidate]:
+    """Static int8, which differs in how ranges are found and what is done against outliers."""
+    yield _quantized("int8-minmax", "convolutions and products in int8, ranges of all values")
+    yield _quantized("int8-percentile", "ranges without outliers", calibrator="percentile")
+    yield _quantized("int8-mse", "ranges of the least squared error", calibrator="mse")
+    if "Conv" in facts.operators:
+        yield _quantized(
+            "int8-corrected", "the mean error of each channel taken out", bias_correction=True
         )
-    return made
+    if facts.operators & PRODUCTS and facts.operators & NORMALIZED:
+        yield _quantized("int8-smooth", "outliers of activations moved into weights", smooth=True)
+
+
+def _quantized(name: str, why: str, **parameters: Any) -> Candidate:
+    choice = StepChoice(step="quantize", parameters={"method": "static", **parameters})
+    return Candidate(name=name, steps=(choice,), why=why)

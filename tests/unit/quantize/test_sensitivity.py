@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mlserve_cli.package.progress import Silent
-from mlserve_cli.quantize import ranges
+from mlserve_cli.quantize.calibration.collection import collect
+from mlserve_cli.quantize.calibration.rows import gather
 from mlserve_cli.quantize.prepare import prepare
 from mlserve_cli.quantize.selection import select
 from mlserve_cli.quantize.sensitivity import rank
@@ -14,10 +15,11 @@ INPUTS = (TensorSpec("x", "FP32", ("batch", 8)),)
 def ranked(path, tmp_path, batches):
     import onnx
 
-    prepared = prepare(path, tmp_path)
-    selection = select(onnx.load(prepared))
-    found = ranges.collect(prepared, selection.tensors, batches, inputs=INPUTS, progress=Silent())
-    return rank(prepared, selection, found.ranges, batches, progress=Silent())
+    prepared = onnx.load(prepare(path, tmp_path))
+    selection = select(prepared)
+    rows = gather(batches, tmp_path / "rows", inputs=INPUTS, progress=Silent())
+    found = collect(prepared, selection.tensors, rows, tmp_path, progress=Silent())
+    return rank(prepared, selection, found.ranges, rows, tmp_path, progress=Silent())
 
 
 @pytest.fixture

@@ -16,8 +16,16 @@ def names(**changes):
 def test_static_int8_needs_rows_and_dynamic_needs_products():
     assert names()[0] == "int8-minmax"
     assert "int8-dynamic" in names()
-    assert names(has_rows=False) == ["int8-dynamic"]
+    assert names(has_rows=False) == ["int8-dynamic", "int8-weights"]
     assert names(has_rows=False, operators=frozenset({"Conv", "Relu"})) == []
+
+
+def test_each_remedy_is_tried_where_it_can_help():
+    assert "int8-corrected" in names()
+    assert "int8-smooth" not in names()
+    transformer = names(operators=frozenset({"MatMul", "LayerNormalization"}))
+    assert "int8-smooth" in transformer
+    assert "int8-corrected" not in transformer
 
 
 def test_a_forest_of_trees_has_nothing_to_quantize():
@@ -28,15 +36,12 @@ def test_what_is_quantized_already_is_not_quantized_again():
     assert names(quantized=True) == []
 
 
-def test_openvino_is_tried_only_where_it_runs_and_bf16_only_where_the_cpu_has_it():
-    assert not any("openvino" in name for name in names())
-    there = names(engines=("onnxruntime", "openvino"))
-    assert "openvino" in there
-    assert "openvino-int8-minmax" in there
-    assert "openvino-bf16" not in there
-    assert "openvino-bf16" in names(
-        engines=("onnxruntime", "openvino"), isa=frozenset({"amx_bf16"})
-    )
+def test_bf16_is_tried_only_where_an_engine_and_the_cpu_have_it():
+    assert "bf16" not in names()
+    both = ("onnxruntime", "openvino")
+    assert "bf16" not in names(engines=both)
+    assert names(engines=both, isa=frozenset({"amx_bf16"}))[0] == "bf16"
+    assert "bf16" not in names(isa=frozenset({"amx_bf16"}))
 
 
 def test_two_candidates_share_a_key_only_if_they_make_the_same():
