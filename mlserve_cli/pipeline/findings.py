@@ -44,12 +44,19 @@ def page(found: Outcome) -> Page:
         "ring marks what was chosen.",
     )
     made.section("Every trial")
+    best = {number for number, trial in enumerate(found.trials) if trial.key == found.best.key}
     made.table(
-        ("candidate", "steps", "state", "ms", "as fast", "rows/s", "MB", "metric", "loss", "why"),
-        [_row(trial) for trial in found.trials],
-        highlight={
-            number for number, trial in enumerate(found.trials) if trial.key == found.best.key
-        },
+        ("candidate", "ms", "as fast", "rows/s", "MB", "metric", "loss"),
+        [_figures(trial) for trial in found.trials],
+        highlight=best,
+    )
+    made.table(
+        ("candidate", "steps", "what became of it", "why"),
+        [
+            (trial.name, _steps(trial), _STATES[trial.state], trial.reason or trial.why)
+            for trial in found.trials
+        ],
+        highlight=best,
     )
     made.section("How it was made")
     made.text(
@@ -128,17 +135,19 @@ def _place(trial: Trial, found: Outcome) -> tuple[float, tuple[float, float] | N
     return speed.p50_ms, (speed.p50_low_ms, speed.p50_high_ms)
 
 
-def _row(trial: Trial) -> tuple[str | Cell, ...]:
-    first = trial.speeds[0] if trial.speeds else None
-    accuracy = trial.accuracy
-    steps = " → ".join(
+def _steps(trial: Trial) -> str:
+    written = [
         " ".join([str(step["step"]), *(f"{k}={v}" for k, v in step.items() if k != "step")])
         for step in trial.steps
-    )
+    ]
+    return " → ".join(written) or "none"
+
+
+def _figures(trial: Trial) -> tuple[str | Cell, ...]:
+    first = trial.speeds[0] if trial.speeds else None
+    accuracy = trial.accuracy if trial.steps else None
     return (
         trial.name,
-        steps or "none",
-        _STATES[trial.state],
         Cell(f"{first.p50_ms:.3g}" if first else "", number=True),
         Cell(
             f"{first.speed_up:.2f} ({first.speed_up_low:.2f} … {first.speed_up_high:.2f})"
@@ -148,12 +157,11 @@ def _row(trial: Trial) -> tuple[str | Cell, ...]:
         ),
         Cell(f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "", number=True),
         Cell(f"{trial.size_bytes / 1e6:.2f}" if trial.size_bytes else "", number=True),
-        Cell(f"{accuracy.value:.2f}" if accuracy else "", number=True),
+        Cell(f"{trial.accuracy.value:.2f}" if trial.accuracy else "", number=True),
         Cell(
             f"{accuracy.drop:.2f} ({accuracy.drop_low:.2f} … {accuracy.drop_high:.2f})"
-            if accuracy and trial.steps
+            if accuracy
             else "",
             number=True,
         ),
-        trial.reason or trial.why,
     )

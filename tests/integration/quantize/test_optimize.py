@@ -57,7 +57,7 @@ def test_the_smallest_that_loses_little_is_found_written_down_and_made_again(
     assert found.best.accuracy.drop <= 2.0
     package = Package.open(tmp_path / "best")
     assert package.manifest.digest == found.best.digest
-    assert package.size_bytes < residual_package.size_bytes / 2
+    assert package.size_bytes < residual_package.size_bytes * 0.7
     written = recipe.read(tmp_path / "best.recipe.toml")
     assert written.digest == found.best.digest
     again = replay(written, tmp_path / "again", progress=Silent(), cache=tmp_path / "cache")
