@@ -40,7 +40,7 @@ def outcome(iris_package):
     broken = Trial(key="x", name="broken", steps=({"step": "quantize"},), state="failed",
                    reason="no rows & no hope")  # fmt: skip
     return Outcome(
-        package=iris_package,
+        package=iris_package(),
         best=best,
         baseline=baseline,
         trials=(baseline, best, worse, broken),
