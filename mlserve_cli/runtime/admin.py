@@ -265,7 +265,7 @@ class Admin:
             "failures": metrics.failures,
             "mean_ms": _mean_ms(metrics.success_s, metrics.successes),
             "rows": metrics.inferences,
-            "queue_rows": metrics.queue_rows,
+            "queue_rows": metrics.waiting_rows,
             "last_ms": metrics.last_ms or None,
         }
 

@@ -79,6 +79,11 @@ class Queue(Protocol):
     """What requests wait in."""
 
     @property
+    def queued_rows(self) -> int:
+        """Rows that wait for a worker."""
+        ...
+
+    @property
     def queue_delay_s(self) -> float:
         """How long a request that comes now would wait."""
         ...
@@ -125,6 +130,12 @@ class ModelMetrics:
         """How long a request that comes now would wait for a worker."""
         queue = self._queue() if self._queue is not None else None
         return 0.0 if queue is None else queue.queue_delay_s
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait, of the batcher that takes requests: one it replaced empties beside it."""
+        queue = self._queue() if self._queue is not None else None
+        return self.queue_rows if queue is None else queue.queued_rows
 
     def loaded(self, seconds: float) -> None:
         """The model was loaded, warmed up and proven in `seconds`."""
@@ -273,7 +284,7 @@ class Metrics:
             for step, histogram in model.steps.items():
                 histogram.add_to(steps, (*model.labels, step))
             model.batch_rows.add_to(batch_rows, model.labels)
-            queue_rows.add_metric(model.labels, model.queue_rows)
+            queue_rows.add_metric(model.labels, model.waiting_rows)
             queue_delay.add_metric(model.labels, model.queue_delay_s)
             for reason, count in model.closings.items():
                 batches.add_metric((*model.labels, reason), count)

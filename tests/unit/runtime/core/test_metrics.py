@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlserve_cli.runtime.errors import Overloaded
-from mlserve_cli.runtime.monitoring.metrics import Metrics
+from mlserve_cli.runtime.monitoring.metrics import Metrics, ModelMetrics
 from mlserve_cli.runtime.shadow import ShadowMetrics
 
 DOCS = Path(__file__).parents[4] / "docs"
@@ -130,6 +130,7 @@ def test_how_long_a_newcomer_would_wait_is_asked_when_somebody_scrapes(metrics):
 
     class Queue:
         queue_delay_s = 0.25
+        queued_rows = 0
 
     queue = Queue()
     model.watch(queue)
@@ -175,3 +176,16 @@ def test_every_metric_that_the_guides_name_is_there_and_every_one_that_is_there_
             assert names & named, f"no guide names {family.name}"
         there |= names
     assert {name for name in named - there if not name.startswith("mlserve_feedback")} == set()
+
+
+def test_rows_that_wait_are_those_of_the_batcher_that_takes_requests_now():
+    class Queue(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    metrics = ModelMetrics("m", "1")
+    metrics.queued(3)
+    assert metrics.waiting_rows == 3
+    live = Queue(queued_rows=7, queue_delay_s=0.0)
+    metrics.watch(live)
+    metrics.queued(0)  # by the batcher that was replaced, when it is empty
+    assert metrics.waiting_rows == 7
