@@ -14,7 +14,7 @@ from mlserve_cli.runtime import engines
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.golden import Golden
 from mlserve_cli.runtime.manifest import Manifest
-from mlserve_cli.runtime.tensors import Tensors, fixed_batch, rows
+from mlserve_cli.runtime.tensors import Tensors, fixed_batch, rows, whole_only
 
 STATISTICS_ROWS = 1024
 """Enough for quantiles of a percent; the rows are held in memory."""
@@ -31,21 +31,23 @@ def finish(draft: Draft, manifest: Manifest, sample: Iterable[Tensors]) -> Manif
     """
     engine = engines.open_package(draft.path, manifest)
     try:
-        real = _collect(sample)
+        whole = whole_only(engine.inputs)
+        real = _first(sample) if whole else _collect(sample)
         chosen = golden.choose(real)
         fixed = fixed_batch(engine.inputs)
-        if fixed is not None:
+        if fixed is not None and not whole:
             real = _take(real, rows(real) - rows(real) % fixed)
             chosen = _take(real, fixed)
             if not rows(chosen):
                 raise StepError(f"the model takes {fixed} rows at once; the sample has fewer.")
         proof = invariance.prove(engine, chosen, tolerance=manifest.tolerance)
-        outputs = _run(engine, real, fixed or proof.max_batch or 64)
-        kept = rows(chosen)
-        golden.write(
-            draft.serve,
-            Golden(chosen, _take(outputs, kept)),
-        )
+        if whole:
+            outputs = _run(engine, real, max(len(each) for each in real.values() if each.ndim))
+            kept = outputs
+        else:
+            outputs = _run(engine, real, fixed or proof.max_batch or 64)
+            kept = _take(outputs, rows(chosen))
+        golden.write(draft.serve, Golden(chosen, kept))
         statistics.write(draft.serve, real, outputs)
         return draft.seal(
             msgspec.structs.replace(
@@ -60,6 +62,13 @@ def finish(draft: Draft, manifest: Manifest, sample: Iterable[Tensors]) -> Manif
         )
     finally:
         engine.close()
+
+
+def _first(sample: Iterable[Tensors]) -> Tensors:
+    """One request, whole: of a model whose inputs can't be cut into rows."""
+    for batch in sample:
+        return batch
+    raise StepError("there is no sample to try the model with: it has no rows.")
 
 
 def _collect(sample: Iterable[Tensors]) -> Tensors:
@@ -91,7 +100,12 @@ def _run(engine: Engine, real: Tensors, step: int) -> Tensors:
     for start in range(0, rows(real), step):
         try:
             parts.append(
-                engine.run({name: array[start : start + step] for name, array in real.items()})
+                engine.run(
+                    {
+                        name: array[start : start + step] if array.ndim else array
+                        for name, array in real.items()
+                    }
+                )
             )
         except Exception as error:
             raise StepError(

@@ -23,6 +23,8 @@ LIMIT_BYTES = 4 << 20  # a package should not grow by more than this for its pro
 def choose(tensors: Tensors) -> Tensors:
     """The first rows, at most `LIMIT_ROWS` of them and about `LIMIT_BYTES`, but at least one."""
     count = rows(tensors)
+    if len({len(array) if array.ndim else 0 for array in tensors.values()}) > 1:
+        return tensors  # one request, whole: it can't be cut into rows
     row_bytes = sum(array.nbytes for array in tensors.values()) / count
     keep = max(1, min(count, LIMIT_ROWS, int(LIMIT_BYTES / max(row_bytes, 1))))
     return {name: array[:keep] for name, array in tensors.items()}
@@ -39,6 +41,6 @@ def write(folder: Path, golden: Golden) -> None:
 
 def _plain(array: Array) -> Array:
     if array.dtype.kind != "O":
-        return np.ascontiguousarray(array)
+        return np.ascontiguousarray(array).reshape(array.shape)  # which makes a scalar a row
     # NumPy drops trailing zero bytes of fixed-width strings; a marker at the end keeps them.
     return np.array([item + b"." for item in array.flat], dtype=np.bytes_).reshape(array.shape)

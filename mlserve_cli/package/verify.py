@@ -46,7 +46,12 @@ def verify(path: Path) -> Iterator[Check]:
         difference = 0.0
         step = manifest.fixed_batch or manifest.batch.max_batch or count
         for start in range(0, count, step):
-            found = engine.run({k: v[start : start + step] for k, v in proof.inputs.items()})
+            found = engine.run(
+                {
+                    name: array[start : start + step] if array.ndim else array
+                    for name, array in proof.inputs.items()
+                }
+            )
             for name, expected in proof.outputs.items():
                 part = expected[start : start + step] if expected.ndim else expected
                 difference = max(difference, golden.relative_difference(part, found[name]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tensors import Tensors, TensorSpec
+from .tensors import Tensors, TensorSpec, whole_only
 
 Key = tuple[Hashable, ...]
 """The inputs' names and shapes without their rows; requests that share it may share a batch."""
@@ -73,7 +73,9 @@ class Promise:
     @classmethod
     def of(cls, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Promise:
         """What a signature promises: an output whose first dimension is called as the inputs'."""
-        batch = {spec.shape[0] for spec in inputs if spec.has_batch}
+        batch = (
+            set() if whole_only(inputs) else {each.shape[0] for each in inputs if each.has_batch}
+        )
         return cls(
             frozenset(spec.name for spec in outputs),
             frozenset(spec.name for spec in outputs if spec.shape and spec.shape[0] in batch),

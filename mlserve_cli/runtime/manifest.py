@@ -20,7 +20,7 @@ import msgspec
 
 from . import golden
 from .errors import PackageError
-from .processing.declaration import Processing, TextInput
+from .processing.declaration import ImageInput, Processing, TextInput
 from .tensors import DATATYPES, TensorSpec, fixed_batch
 
 SCHEMA = 1
@@ -139,6 +139,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             del plain["padding"]  # as in packages that were made before there was such a proof
         if self.precision == "fp32":
             del plain["precision"]  # likewise
+        if isinstance(self.processing.input, ImageInput):
+            picture = plain["processing"]["input"]
+            for field, default in (("interpolation", "bilinear"), ("crop", 1.0)):
+                if picture[field] == default:
+                    del picture[field]  # nor were there these
         return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
     def sealed(self) -> Manifest:

@@ -121,7 +121,12 @@ def free_bytes(engine: Engine) -> int:
 
 
 def tiled(tensors: Tensors, count: int) -> Tensors:
-    """`count` rows of real ones, the first again after the last; scalars as they are."""
+    """`count` rows of real ones, the first again after the last; scalars as they are.
+
+    What can't be cut into rows, since its tensors have different numbers of them, stays whole.
+    """
+    if len({len(array) for array in tensors.values() if array.ndim}) > 1:
+        return tensors
     index = np.arange(count) % rows(tensors)
     return {
         name: np.ascontiguousarray(array[index]) if array.ndim else array

@@ -6,7 +6,7 @@ memory they are NumPy arrays. `BYTES` is an object array whose elements are `byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -80,8 +80,17 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 def fixed_batch(inputs: tuple[TensorSpec, ...]) -> int | None:
     """The number of rows that a model takes, where it takes only one number of them."""
-    sizes = (spec.shape[0] for spec in inputs if spec.shape)
-    return next((size for size in sizes if isinstance(size, int)), None)
+    sizes = [spec.shape[0] for spec in inputs if spec.shape]
+    return max((size for size in sizes if isinstance(size, int)), default=None)
+
+
+def whole_only(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether a request can't be cut into rows: its inputs' first dimensions differ in kind.
+
+    So it is with a state that has its layers first, or a sampling rate that is one number.
+    """
+    firsts = {spec.shape[0] if spec.shape else None for spec in inputs}
+    return len(firsts) > 1 and not all(isinstance(first, str) for first in firsts)
 
 
 def rows(tensors: Tensors) -> int:

@@ -24,7 +24,7 @@ def load(archive: Archive, device: torch.device, *, streams: int) -> tuple[Signa
     """The model on `device`. Raises `EngineError` when it is for another machine or incomplete."""
     if archive.compiled is not None:
         return _load_compiled(archive, archive.compiled, device, streams)
-    program = _load_program(archive)
+    program = load_program(archive)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
@@ -65,7 +65,8 @@ def _load_compiled(
     return compiled.read_signature(path), call
 
 
-def _load_program(archive: Archive) -> torch.export.ExportedProgram:
+def load_program(archive: Archive) -> torch.export.ExportedProgram:
+    """Read the program. Raises `EngineError` where its example inputs are more than tensors."""
     import torch
 
     if archive.example is not None:

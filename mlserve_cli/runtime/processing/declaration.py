@@ -23,6 +23,8 @@ class ImageInput(
 
     resize: `stretch` ignores the aspect ratio; `cover` fills and crops the centre; `contain` fits
     and pads with `pad`, a grey level from 0 to 255.
+    crop: of `cover`, the share of each side that stays: resized to 256 and cut to 224 is 0.875.
+    interpolation: how pixels are resized; both look at all that fall into one.
     invert: 255 - value first, for models trained on light strokes over a dark ground.
     """
 
@@ -37,6 +39,8 @@ class ImageInput(
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     layout: Literal["NCHW", "NHWC"] = "NCHW"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

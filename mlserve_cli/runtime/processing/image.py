@@ -130,6 +130,8 @@ class ImageReader:
         values = row.transpose(1, 2, 0) if d.layout == "NCHW" else row
         if values.shape != (d.height, d.width, d.channels) or not d.scale:
             return None
+        if d.resize == "cover" and d.crop < 1:
+            return None  # a picture of this very size would be cut once more
         if self._dtype.kind != "u":
             values = (values.astype(np.float32) * self._std + self._mean) / self._scale
         levels = np.clip(np.rint(values), 0, 255)
@@ -253,26 +255,29 @@ def _to_8_bits(grey: Array) -> Array:
 
 
 def _resize(image: Any, declared: ImageInput) -> Any:
-    """To exactly (width, height), by `declared.resize`; bilinear with antialiasing."""
+    """To exactly (width, height), by `declared.resize`; with antialiasing."""
     from PIL import Image
 
     width, height = declared.width, declared.height
-    bilinear = Image.Resampling.BILINEAR
-    if image.size == (width, height):
+    kinds = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    kind = kinds[declared.interpolation]
+    cut = declared.resize == "cover" and declared.crop < 1
+    if image.size == (width, height) and not cut:
         return image
     if declared.resize == "stretch":
-        return image.resize((width, height), bilinear)
+        return image.resize((width, height), kind)
     across, down = width / image.width, height / image.height
     factor = max(across, down) if declared.resize == "cover" else min(across, down)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     if declared.resize == "cover":
         # The part of the original that shows, so that a long strip is never blown up whole.
+        factor /= declared.crop
         part = (min(image.width, width / factor), min(image.height, height / factor))
         left, top = (image.width - part[0]) / 2, (image.height - part[1]) / 2
         box = (left, top, left + part[0], top + part[1])
-        return image.resize((width, height), bilinear, box=box)
+        return image.resize((width, height), kind, box=box)
     size = (min(size[0], width), min(size[1], height))
     pad = declared.pad if declared.channels == 1 else (declared.pad,) * 3
     canvas = Image.new(image.mode, (width, height), pad)
-    canvas.paste(image.resize(size, bilinear), ((width - size[0]) // 2, (height - size[1]) // 2))
+    canvas.paste(image.resize(size, kind), ((width - size[0]) // 2, (height - size[1]) // 2))
     return canvas

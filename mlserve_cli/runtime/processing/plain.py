@@ -78,7 +78,7 @@ class PlainReader:
     def _stack(self, spec: TensorSpec, values: list[Any]) -> np.ndarray[Any, Any]:
         # A model with a fixed first dimension takes its rows at once; one row is then all of it.
         where = f"input '{spec.name}'"
-        if not spec.has_batch and spec.shape:
+        if not spec.has_batch:
             if len(values) != 1:
                 raise InvalidRequest(f"{where} takes one row a request, and got {len(values)}")
             return to_array(values[0], spec.datatype, where=where)

@@ -118,3 +118,19 @@ def test_predictions_of_no_rows_prove_nothing(tmp_path):
     golden.write(tmp_path, Golden({"x": np.zeros((0, 2))}, {"y": np.zeros((0, 2))}))
     with pytest.raises(PackageError, match="of no rows"):
         read(tmp_path)
+
+
+def test_a_scalar_and_a_state_are_kept_as_they_are(tmp_path):
+    request = {
+        "x": np.ones((1, 5), np.float32),
+        "state": np.zeros((2, 1, 4), np.float32),
+        "rate": np.array(16000),
+    }
+    assert golden.choose(request) is request
+
+    golden.write(tmp_path, Golden(request, {"y": np.ones((1, 1), np.float32)}))
+
+    kept = read(tmp_path).inputs
+    assert {name: array.shape for name, array in kept.items()} == {
+        name: array.shape for name, array in request.items()
+    }
