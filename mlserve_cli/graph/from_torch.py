@@ -16,6 +16,7 @@ import numpy as np
 
 from mlserve_cli.errors import StepError, needs_extra
 from mlserve_cli.graph import clean
+from mlserve_cli.graph.names import rename_outputs
 from mlserve_cli.runtime.tensors import Array, Tensors, rows
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ OPSET = 20
 """GELU is one operator from 20 on; 23 and 24 emit an Attention that ONNX Runtime gets wrong."""
 
 BATCH = "batch"
+
+_OUTPUT = "mlserve_output_"
 
 
 def write_onnx(
@@ -46,6 +49,20 @@ def write_onnx(
     The module is left in eval mode. Raises `StepError` when it rejects the sample or cannot be
     traced, naming the line of the user's code or the operator.
     """
+    model = trace(module, sample, opset=opset, outputs=outputs, dynamic=dynamic)
+    clean.strip(model)
+    clean.save(model, path)
+
+
+def trace(
+    module: torch.nn.Module,
+    sample: Tensors,
+    *,
+    opset: int = OPSET,
+    outputs: Sequence[str] | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+) -> onnx.ModelProto:
+    """The graph that `write_onnx` writes, with the shapes of its inner values."""
     with needs_extra("torch", "export PyTorch models"):
         import onnxscript  # noqa: F401  (the exporter needs it, and says so late)
         import torch
@@ -70,7 +87,8 @@ def write_onnx(
                 None,
                 kwargs=tensors if by_name else None,
                 input_names=names,
-                output_names=outputs,
+                # A name of the user's may be an inner value's already, so it is given afterwards.
+                output_names=[f"{_OUTPUT}{index}" for index in range(len(outputs))],
                 dynamic_shapes=shapes if by_name else tuple(shapes.values()),
                 opset_version=opset,
                 dynamo=True,
@@ -81,10 +99,10 @@ def write_onnx(
         raise translated(error) from error
     if program is None:
         raise StepError("the model cannot be traced.")
-    model = program.model_proto
+    model: onnx.ModelProto = program.model_proto
     _check_batch(model.graph)
-    clean.strip(model)
-    clean.save(model, path)
+    rename_outputs(model, outputs)
+    return model
 
 
 def run(module: torch.nn.Module, tensors: Tensors) -> Tensors:

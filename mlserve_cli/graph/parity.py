@@ -133,6 +133,26 @@ def compare(
     )
 
 
+def together(parts: Sequence[Parity]) -> Parity:
+    """Comparisons of one model on several sets of rows, as one: the worst of each, all lines."""
+    lines = tuple(line for part in parts for line in part.lines)
+    decisions = [line for line in lines if line.agreement is not None]
+    weight = sum(line.rows for line in decisions)
+    return Parity(
+        relative_error=max(part.relative_error for part in parts),
+        agreement=sum((line.agreement or 0.0) * line.rows for line in decisions) / weight
+        if weight
+        else 1.0,
+        rows=sum(part.rows for part in parts),
+        deviating=max(part.deviating for part in parts),
+        changed=max(part.changed for part in parts),
+        on_edge=max(part.on_edge for part in parts),
+        tolerance=max(part.tolerance for part in parts),
+        tiled=any(part.tiled for part in parts),
+        lines=lines,
+    )
+
+
 def check(parity: Parity, *, share: float = 0.0) -> None:
     """Raise `StepError` only where the meaning differs.
 

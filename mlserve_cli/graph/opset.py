@@ -1,0 +1,47 @@
+"""The operator set of a graph: which it has, and a younger one where quantization needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+OLDEST = 7
+"""ONNX Runtime promises to run this and all later ones."""
+
+LEAST = 13
+"""Per-channel quantization writes an invalid model below it."""
+
+TARGETS = (17, 15, 13)
+"""Tried in this order: the converter has gaps, and more of them the further it goes."""
+
+
+def of(model: onnx.ModelProto) -> int:
+    """The version of the default operator set; 0 where the graph uses none of its operators."""
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+
+
+def converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto | None:
+    """The graph in the operator set `target`; None where the converter cannot."""
+    from onnx import version_converter
+
+    try:
+        found: onnx.ModelProto = version_converter.convert_version(model, target)
+    except Exception:  # a RuntimeError of C++, by whatever it stumbled over
+        return None
+    found.ir_version = max(found.ir_version, 7)
+    return found
+
+
+def foreign_operators(model: onnx.ModelProto) -> list[str]:
+    """Operators of domains that neither ONNX nor ONNX Runtime has, as "domain:name"."""
+    known = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
+    known |= {function.domain for function in model.functions}
+    return sorted(
+        {
+            f"{node.domain}:{node.op_type}"
+            for node in model.graph.node
+            if node.domain not in known and not node.domain.startswith("com.microsoft")
+        }
+    )
