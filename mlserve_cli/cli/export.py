@@ -19,7 +19,8 @@ def command(
         typer.Argument(
             metavar="SOURCE",
             help="A model definition (.py), an .onnx or .pt2 file, an ensemble (.toml), an "
-            "estimator's file (.json, .ubj, .txt, .cbm, .skops, .joblib, .pkl), or module:object.",
+            "estimator's file (.json, .ubj, .txt, .cbm, .skops, .joblib, .pkl), module:object, a "
+            "Hugging Face folder, or a TensorFlow SavedModel or Keras file.",
         ),
     ],
     output: Annotated[
@@ -57,6 +58,28 @@ def command(
             "whatever its author wrote.",
         ),
     ] = False,
+    fuse: Annotated[
+        bool,
+        typer.Option(
+            "--fuse",
+            help="Make attention one operator of ONNX Runtime's, if that is no slower; such a "
+            "package cannot be quantized.",
+        ),
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A state dict for the definition's network: .safetensors, .pt or .pth.",
+        ),
+    ] = None,
+    tf_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="A Python that has TensorFlow and tf2onnx; else MLSERVE_TF_PYTHON.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a package that is there already.")
     ] = False,
@@ -77,6 +100,9 @@ def command(
             engine=engine,
             device=device,
             trust=trust,
+            fuse=fuse,
+            weights=weights,
+            tf_python=tf_python,
         )
     facts = package.evidence("export")[-1]
     if as_json:

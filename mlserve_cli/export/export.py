@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,18 @@ from mlserve_cli.errors import DataError, DefinitionError, MissingExtra
 from mlserve_cli.export import (
     conversion,
     estimator,
+    hugging_face,
     onnx_file,
     processing,
+    program_file,
     ready_file,
     rows,
+    tensorflow,
     torch_module,
     trained,
 )
+from mlserve_cli.export import imported as imports
+from mlserve_cli.export import weights as state_dict
 from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.origin import Origin
 from mlserve_cli.package.definition import Definition
@@ -64,25 +70,38 @@ def export(
     engine: str | None = None,
     device: str = "cpu",
     trust: bool = False,
+    fuse: bool = False,
+    weights: Path | None = None,
+    tf_python: str | None = None,
 ) -> Package:
-    """Make a package at `target` of a model definition, a ready or trained model or an ensemble.
+    """Make a package of a source at `target`.
 
-    `source` is a `.py` file, an `.onnx` or `.pt2` file, an ensemble's `.toml` file, or an
-    estimator: a file of those that `trained` reads, or `module:object`.
+    `source` is a `.py` file, an `.onnx` or `.pt2` file, a Hugging Face folder, a TensorFlow model
+    (a SavedModel, `.keras`, `.h5`), an ensemble's `.toml` file, an estimator's file of those that
+    `trained` reads, or `module:object`, which is an estimator or a torch module.
     `name` and `version` win over the definition's NAME and VERSION. `calibration` names real rows
     (a folder, `.npz`, `.csv`, `.jsonl` or `file.py:function`), in place of the definition's own.
     `trust` loads pickles, which run what their author wrote.
     `engine` is what will run it: a name of `engines.ENGINES`, "torch-aoti" (compiled for `device`,
     "cpu" or "cuda"), or the user's own class, which takes a ready file of any kind.
+    `fuse` makes attention one operator of ONNX Runtime's, which `quantize` cannot take.
+    `weights` is a state dict's file for the network of a definition. `tf_python` is a Python with
+    TensorFlow and tf2onnx.
     How far the package agrees with its source is kept as evidence of the kind "export".
 
     Raises `DefinitionError`, `StepError`, `DataError`, `MissingExtra`, `EngineError` or
     `PackageError`; then nothing is left at `target`.
     """
     progress = progress or Silent()
-    goal = Goal.named(engine, device)
+    goal = Goal.named(engine, device, fuse=fuse)
     path = recognize(source, own_engine=goal.own)
-    if path.suffix == ".toml" and not goal.own:
+    is_object = trained.is_object(source)
+    if weights is not None and not (is_object or path.suffix == ".py"):
+        raise DefinitionError(
+            f"--weights are for the network of a definition, and '{source}' is none.",
+            hint="leave them out, or give the definition that builds the network",
+        )
+    if path.suffix == ".toml" and not goal.own and not is_object:
         if engine is not None or device != "cpu":
             raise DefinitionError(
                 f"'{source}' is an ensemble, whose members have engines of their own.",
@@ -100,22 +119,31 @@ def export(
             overwrite=overwrite,
         )
     check_target(target, overwrite=overwrite)
-    alone = not goal.own and (trained.is_object(source) or trained.is_file(path))
-    if alone:
+    if not is_object and trained.is_file(path):
         trained.check_trust(path, trust=trust)
     for text, what in ((name, "model name"), (version, "version")):
         if text is not None:
             check_name(text, what)
+    value = trained.load_object(source) if is_object else None
+    imported = is_object and imports.is_torch(value)
+    alone = not imported and not goal.own and (is_object or trained.is_file(path))
     with create(target, overwrite=overwrite) as draft:
         definition: Definition | None = None
-        if path.suffix == ".py":
-            definition, origin = _write(path, draft.serve, goal, progress)
+        if imported or path.suffix == ".py":
+            made = imports.definition(source, value) if imported else None
+            definition, origin = _write(path, draft.serve, goal, progress, made, weights)
         elif alone:
             goal.check_onnx("an estimator")
             progress.stage("loading the model")
-            given = trained.given(source, calibration=calibration, trust=trust, progress=progress)
+            given = trained.given(
+                source, value=value, calibration=calibration, trust=trust, progress=progress
+            )
             origin = estimator.write(given, draft.serve / goal.file, progress)
             origin = dataclasses.replace(origin, engine=goal.engine)
+        elif tensorflow.is_source(path) and not goal.own:
+            origin = tensorflow.write(path, draft.serve, goal, progress, tf_python)
+        elif path.is_dir():
+            origin = hugging_face.write(path, draft.serve, goal, progress)
         else:
             origin = _ready(path, draft.serve, goal, progress)
         sealed = _complete(
@@ -125,6 +153,7 @@ def export(
             origin,
             calibration=calibration,
             progress=progress,
+            keep=not imported,
         )
         Package(draft.path, sealed).add_evidence("export", _evidence(origin))
     return Package(target, sealed)
@@ -137,9 +166,14 @@ def recognize(source: str, *, own_engine: bool = False) -> Path:
     path = Path(source)
     allowed = (
         "a model definition (.py), an ONNX file (.onnx), a torch.export program (.pt2), an "
-        f"estimator's file ({', '.join(trained.SUFFIXES)}), module:object or an ensemble (.toml) "
-        "can be exported; with --engine package.module:Class any file"
+        f"estimator's file ({', '.join(trained.SUFFIXES)}), module:object, a Hugging Face folder, "
+        "a TensorFlow model or an ensemble (.toml) can be exported; with --engine "
+        "package.module:Class any file"
     )
+    if path.is_dir() and (hugging_face.is_folder(path) or tensorflow.is_source(path)):
+        return path
+    if path.is_file() and tensorflow.is_source(path):
+        return path
     if path.is_dir():
         inside = path / "ensemble.toml"
         if not inside.is_file():
@@ -165,21 +199,38 @@ def valid_name(text: str) -> str:
 
 def _ready(file: Path, folder: Path, goal: Goal, progress: Progress) -> Origin:
     """A model that somebody else wrote: ONNX, or a file that its engine takes as it is."""
+    if file.suffix == ".pt2" and program_file.convertible(file, goal):
+        return program_file.write(file, folder / goal.file, goal, progress)
     if file.suffix == ".pt2" or (goal.own and file.suffix != ".onnx"):
         return ready_file.write(file, folder, goal, progress)
     goal.check_onnx("an ONNX file")
-    origin = onnx_file.write(file, folder / goal.file, progress)
+    origin = onnx_file.write(file, folder / goal.file, progress, fuse=goal.fuse)
     return dataclasses.replace(origin, engine=goal.engine)
 
 
-def _write(path: Path, folder: Path, goal: Goal, progress: Progress) -> tuple[Definition, Origin]:
+def _write(
+    path: Path,
+    folder: Path,
+    goal: Goal,
+    progress: Progress,
+    made: Definition | None,
+    weights: Path | None,
+) -> tuple[Definition, Origin]:
     """Import the definition and export what its model() returns, whatever kind it is of."""
     progress.stage("loading the model")
     with _naming_extras():
-        definition = Definition.load(path)
-        model = definition.function("model")()
+        definition = made or Definition.load(path)
+        bare = weights is not None and definition.has("architecture")
+        model = definition.function("architecture" if bare else "model")()
     kinds = {f"{each.__module__}.{each.__qualname__}" for each in type(model).__mro__}
-    if "torch.nn.modules.module.Module" in kinds:
+    torch_module_given = "torch.nn.modules.module.Module" in kinds
+    if weights is not None:
+        if not torch_module_given:
+            raise DefinitionError(
+                f"--weights are for a torch module, and model() returns {type(model).__name__}."
+            )
+        state_dict.load(model, weights)
+    if torch_module_given:
         return definition, torch_module.write(definition, model, folder, progress, goal)
     if conversion.is_estimator(model):
         goal.check_onnx("a scikit-learn estimator")
@@ -209,8 +260,12 @@ def _complete(
     *,
     calibration: str | None,
     progress: Progress,
+    keep: bool,
 ) -> Manifest:
-    """Everything beside the model: processing, rows, `source/`; then the proofs and the seal."""
+    """Everything beside the model: processing, rows, `source/`; then the proofs and the seal.
+
+    keep: whether the definition is one file, which can travel in `source/` and be imported alone.
+    """
     engine = engines.open_package(draft.path, manifest)
     try:
         manifest = replace(manifest, inputs=engine.inputs, outputs=engine.outputs)
@@ -224,7 +279,7 @@ def _complete(
                 "and its statistics say nothing of real ones"
             )
             manifest = replace(manifest, sample="synthetic")
-            real = [rows.synthetic(engine)]
+            real = [origin.made_up or rows.synthetic(engine)]
         elif manifest.processing.output is None and manifest.processing.python is None:
             manifest = replace(
                 manifest, processing=processing.with_output(manifest, origin.output, engine, real)
@@ -232,7 +287,7 @@ def _complete(
     finally:
         engine.close()
     processing.check(manifest, draft.serve)
-    if definition is not None:
+    if definition is not None and keep:
         progress.stage("keeping what further training needs")
         training_source.write(draft.source, definition, origin.module)
     progress.stage("proving the package on its rows")
@@ -244,7 +299,8 @@ def _manifest(
 ) -> Manifest:
     """What the definition says; the signature and the proofs come later."""
     value = definition.value if definition else lambda _, default: default
-    fallback = path.stem if definition is None else path.resolve().parent.name
+    place = Path(os.path.abspath(path))  # noqa: PTH100  (a link's own name, not its target's)
+    fallback = place.parent.name if definition else place.name if place.is_dir() else place.stem
     licence = value("LICENCE", None)
     return Manifest(
         name=check_name(str(name or value("NAME", None) or valid_name(fallback)), "model name"),
@@ -256,7 +312,7 @@ def _manifest(
         model=origin.model,
         inputs=(),
         outputs=(),
-        processing=definition.processing if definition else Processing(),
+        processing=definition.processing if definition else origin.processing or Processing(),
         labels=(definition.labels if definition else ()) or origin.labels,
         lineage=(
             StepRecord(

@@ -19,13 +19,17 @@ _FILES = {
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """An engine by the name of `--engine`, and the device that a model is compiled for."""
+    """An engine by the name of `--engine`, and the device that a model is compiled for.
+
+    fuse: whether attention may become an operator that ONNX Runtime alone has.
+    """
 
     name: str = "onnxruntime"
     device: str = "cpu"
+    fuse: bool = False
 
     @classmethod
-    def named(cls, name: str | None, device: str = "cpu") -> Goal:
+    def named(cls, name: str | None, device: str = "cpu", *, fuse: bool = False) -> Goal:
         """The goal that was asked for; onnxruntime without a name. Raises `EngineError`."""
         name = name or "onnxruntime"
         if name not in (*_FILES, COMPILED) and ":" not in name:
@@ -43,7 +47,12 @@ class Goal:
             )
         if device not in ("cpu", "cuda"):
             raise EngineError(f"'{device}' is no device.", hint="it can be cpu or cuda")
-        return cls(name, device)
+        if fuse and name != "onnxruntime":
+            raise EngineError(
+                f"the engine '{name}' has no operator for fused attention.",
+                hint="leave --fuse out, or --engine: ONNX Runtime has it",
+            )
+        return cls(name, device, fuse)
 
     @property
     def engine(self) -> str:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.graph.parity import Parity
-from mlserve_cli.runtime.processing.declaration import ClassesOutput, TableInput, ValuesOutput
+from mlserve_cli.runtime.processing.declaration import (
+    ClassesOutput,
+    Processing,
+    TableInput,
+    ValuesOutput,
+)
 from mlserve_cli.runtime.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -21,7 +26,9 @@ class Origin:
     kind: "torch", "scikit-learn", "onnx", or a ready file's suffix. variant: what it computes in.
     parameters, libraries: for the lineage.
     parity: how far it agrees with its source; None for a ready file, which is the source.
-    sample: a few real rows by input name; None where there are none yet.
+    sample: a few real rows by input name; None where there are none yet. made_up: rows that the
+    source's kind suggests, where the user gave none.
+    processing: what the source's own files say of it; a definition's PROCESSING wins.
     labels, input, output: what could be told from the model itself.
     module: the torch module, for `source/`.
     engine, model: what the manifest says of them.
@@ -33,6 +40,8 @@ class Origin:
     libraries: tuple[str, ...] = ()
     parity: Parity | None = None
     sample: Tensors | None = None
+    made_up: Tensors | None = None
+    processing: Processing | None = None
     labels: tuple[str, ...] = ()
     input: TableInput | None = None
     output: ClassesOutput | ValuesOutput | None = None

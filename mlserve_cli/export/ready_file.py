@@ -49,8 +49,3 @@ def _check(file: Path, goal: Goal) -> None:
             f"'{file}' is a program, and only a definition can be compiled.",
             hint="return its module from model() of a definition; or leave --engine out",
         )
-    if goal not in (Goal(), Goal("torch")) and not goal.compiled:
-        raise StepError(
-            f"the engine '{goal.name}' runs ONNX files, and '{file}' is a .pt2 file.",
-            hint="leave --engine out: the engine torch runs it",
-        )

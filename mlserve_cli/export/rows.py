@@ -13,13 +13,16 @@ from mlserve_cli.package.finish import STATISTICS_BYTES, STATISTICS_ROWS
 from mlserve_cli.package.rows import cast
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.errors import InvalidRequest
-from mlserve_cli.runtime.tensors import Array, Tensors, TensorSpec, check, rows
+from mlserve_cli.runtime.tensors import Array, Tensors, TensorSpec, check, rows, whole_only
 
 SYNTHETIC_ROWS = 32
 """As many as golden predictions keep."""
 
 _SIZES = (16, 1, 32, 64, 128, 224, 256, 8, 4, 3, 2)
 """Tried in this order for a dimension of any size; models seldom refuse the first."""
+
+_LONG = (512, 1024, 16000)
+"""Models with a state or a sampling rate are mostly for sound, which comes in such pieces."""
 
 
 def by_name(value: Any, names: tuple[str, ...], *, what: str) -> Tensors:
@@ -86,8 +89,9 @@ def synthetic(engine: Engine) -> Tensors:
     gets the first size that runs. Raises `StepError` when none does.
     """
     failure = ""
-    for size in _SIZES:
-        made = _make(engine.inputs, size)
+    whole = whole_only(engine.inputs)
+    for size in (*_SIZES, *_LONG) if whole else _SIZES:
+        made = _request(engine.inputs, size) if whole else _make(engine.inputs, size)
         try:
             engine.run(made)
         except Exception as error:
@@ -98,6 +102,20 @@ def synthetic(engine: Engine) -> Tensors:
         f"the model fails on made-up rows: {failure}.",
         hint="give real rows that it takes: --calibration FILE",
     )
+
+
+def _request(specs: tuple[TensorSpec, ...], size: int) -> Tensors:
+    """One request of a model whose inputs can't be cut into rows: a state is for one of them."""
+    generator = np.random.default_rng(0)
+    made: Tensors = {}
+    for spec in specs:
+        stateful = bool(spec.shape) and isinstance(spec.shape[0], int)
+        shape = [
+            each if isinstance(each, int) else 1 if axis == 0 or stateful else size
+            for axis, each in enumerate(spec.shape)
+        ]
+        made[spec.name] = _values(generator, spec, shape)
+    return made
 
 
 def _make(specs: tuple[TensorSpec, ...], size: int) -> Tensors:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import DefinitionError, needs_extra
-from mlserve_cli.export import rows
+from mlserve_cli.export import onnx_from_torch, rows
 from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.origin import Origin
 from mlserve_cli.graph import from_torch, parity, program
@@ -45,7 +45,8 @@ def write(
     value = definition.function("sample")()
     names = input_names(module, value)
     sample = rows.by_name(value, names, what="sample()")
-    progress.stage("tracing the model")
+    if goal.torch:
+        progress.stage("tracing the model")
     found = from_torch.run(module, sample)
     outputs = _output_names(definition, tuple(found))
     dynamic = _dynamic(definition, names)
@@ -57,21 +58,42 @@ def write(
         )
     elif goal.torch:
         program.write(module, sample, target, outputs=outputs, dynamic=dynamic)
-    else:
-        from_torch.write_onnx(module, sample, target, outputs=outputs, dynamic=dynamic)
 
     def source(batch: Tensors) -> Tensors:
         return dict(zip(outputs, from_torch.run(module, batch).values(), strict=True))
 
-    progress.stage("comparing with the source")
     half = any(each.dtype in (torch.float16, torch.bfloat16) for each in module.parameters())
     real = rows.together(
         (part for parts in ([sample], rows.calibration(definition, names)) for part in parts),
         parity.LIMIT_ROWS,
     )
+    tolerance = _HALF_TOLERANCE if half else parity.TOLERANCE
+    if not goal.torch:
+        exported = onnx_from_torch.write(
+            module,
+            [real, _shorter(real, dynamic)] if dynamic else [real],
+            target,
+            progress=progress,
+            outputs=outputs,
+            dynamic=dynamic,
+            engine=goal.engine,
+            fuse=goal.fuse,
+            tolerance=tolerance,
+        )
+        return Origin(
+            kind="torch",
+            variant="fp16" if half else "fp32",
+            parameters={"source": "torch", **exported.parameters},
+            libraries=("torch", "onnx", "onnxscript"),
+            parity=exported.parity,
+            sample=sample,
+            module=module,
+            engine=goal.engine,
+            model=goal.file,
+        )
+    progress.stage("comparing with the source")
     engine = engines.load(goal.engine, target, EngineOptions(device=goal.device))
     try:
-        tolerance = _HALF_TOLERANCE if half else parity.TOLERANCE
         compared = parity.compare(source, engine, real, tolerance=tolerance)
         if dynamic:
             shorter = parity.compare(source, engine, _shorter(real, dynamic), tolerance=tolerance)
@@ -83,7 +105,7 @@ def write(
         kind="torch",
         variant=_variant("fp16" if half else "fp32", goal),
         parameters={"source": "torch", **_written(goal)},
-        libraries=("torch",) if goal.torch else ("torch", "onnx", "onnxscript"),
+        libraries=("torch",),
         parity=compared,
         sample=sample,
         module=module,
@@ -93,16 +115,14 @@ def write(
 
 
 def _variant(precision: str, goal: Goal) -> str:
-    """ONNX is what a variant is called by its precision alone."""
-    kind = "aoti" if goal.compiled else "torch"
-    return f"{precision}-{kind}" if goal.torch else precision
+    return f"{precision}-{'aoti' if goal.compiled else 'torch'}"
 
 
 def _written(goal: Goal) -> dict[str, Any]:
     """What the lineage says of the file."""
     if goal.compiled:
         return {"format": "aoti", "device": goal.device}
-    return {"format": "pt2"} if goal.torch else {"opset": from_torch.OPSET}
+    return {"format": "pt2"}
 
 
 def _output_names(definition: Definition, found: tuple[str, ...]) -> tuple[str, ...]:

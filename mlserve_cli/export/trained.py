@@ -62,14 +62,22 @@ def check_trust(path: Path, *, trust: bool) -> None:
         )
 
 
-def given(source: str, *, calibration: str | None, trust: bool, progress: Progress) -> Given:
+def given(
+    source: str,
+    *,
+    value: Any = None,
+    calibration: str | None,
+    trust: bool,
+    progress: Progress,
+) -> Given:
     """The estimator that `source` names, with the rows of --calibration.
 
+    `value` is what `load_object` made of it, where it is no file.
     Raises `DefinitionError` or `StepError` where there is none, it is of no kind that can be
     exported, or no rows were named.
     """
     if is_object(source):
-        value, where = _object(source), f"'{source}' is"
+        where = f"'{source}' is"
     else:
         path = Path(source)
         check_trust(path, trust=trust)
@@ -139,7 +147,7 @@ def _pickle(path: Path) -> Any:
         ) from error
 
 
-def _object(source: str) -> Any:
+def load_object(source: str) -> Any:
     """Import the module, from the current folder too, and take the object, or what it returns."""
     module, _, name = source.partition(":")
     folder = str(Path.cwd())
@@ -149,7 +157,9 @@ def _object(source: str) -> Any:
         value: Any = importlib.import_module(module)
         for part in name.split("."):
             value = getattr(value, part)
-        if callable(value) and not hasattr(value, "predict"):
+        # An instance of a network can be called, too: with tensors.
+        made = hasattr(value, "predict") or hasattr(value, "forward")
+        if callable(value) and (isinstance(value, type) or not made):
             value = value()
     except (MlserveError, KeyboardInterrupt, MemoryError):
         raise

@@ -15,6 +15,7 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
     "DynamicQuantizeMatMul",
     "MatMulNBits",
 }
+FUSED = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
 TREES = frozenset({"TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
 
 
@@ -34,6 +35,11 @@ def operators(package: Package) -> frozenset[str]:
     found = frozenset(
         node.op_type for node in load(package.model, load_external_data=False).graph.node
     )
+    if found & FUSED:
+        raise StepError(
+            f"'{package.path}' has fused attention, whose products int8 cannot reach.",
+            hint="export it again without --fuse, and quantize that",
+        )
     if found & QUANTIZED:
         raise StepError(
             f"'{package.path}' ({package.manifest.variant}) is quantized already: it holds "

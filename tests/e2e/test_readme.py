@@ -22,6 +22,7 @@ PAGES = [
     "docs/export/classical.md",
     "docs/definition.md",
     "docs/ensembles.md",
+    "docs/export.md",
     "docs/package.md",
     "docs/serving.md",
     "docs/batching.md",

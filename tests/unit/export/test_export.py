@@ -287,18 +287,6 @@ def test_a_fixed_batch_is_kept_and_said_to_be_no_batch(iris_onnx, tmp_path):
     assert not package.manifest.batch.invariant
 
 
-def test_sequences_of_maps_are_refused_with_the_way_out(iris, tmp_path):
-    from skl2onnx import to_onnx
-    from sklearn.linear_model import LogisticRegression
-
-    model = to_onnx(LogisticRegression(max_iter=999).fit(*iris), iris[0][:1])
-    (tmp_path / "zip.onnx").write_bytes(model.SerializeToString())
-
-    with pytest.raises(EngineError, match="which cannot be served") as told:
-        export(str(tmp_path / "zip.onnx"), tmp_path / "package")
-    assert "ZipMap" in told.value.hint
-
-
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x0a", b"PK\x03\x04" * 50])
 def test_a_file_that_is_no_onnx_is_one_sentence(tmp_path, content):
     (tmp_path / "bad.onnx").write_bytes(content)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from mlserve_cli.errors import StepError
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.package.step import run
 from mlserve_cli.quantize import DynamicStep, StaticStep
+from mlserve_cli.quantize.requirements import operators
 
 ROWS = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
 
@@ -60,3 +63,18 @@ def test_a_package_that_holds_no_onnx_is_refused(make_mlp, pack):
     other = msgspec.structs.replace(parent.manifest, engine="torch", model="model.pt2")
     with pytest.raises(StepError, match=r"the engine 'torch' from 'model\.pt2', which is no ONNX"):
         StaticStep([{"x": ROWS}]).requires(Package(parent.path, other))
+
+
+def test_fused_attention_is_refused_with_the_way_out(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Attention", ["x", "w"], ["y"], domain="com.microsoft")
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xwy"]
+    graph = helper.make_graph([node], "g", sides[:2], sides[2:])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    package = SimpleNamespace(path=tmp_path, model=tmp_path / "model.onnx")
+
+    with pytest.raises(StepError, match="has fused attention") as told:
+        operators(package)
+    assert "without --fuse" in told.value.hint
