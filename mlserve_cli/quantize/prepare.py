@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,9 +109,11 @@ def _infer(source: Path, target: Path) -> None:
         {"skip_symbolic_shape": True, "skip_onnx_shape": True},
     )
     reason = ""
+    source, target = source.resolve(), target.resolve()
     for options in attempts:
         try:
-            with quietly():
+            # It leaves what it had so far in the working folder when it gives up.
+            with quietly(), chdir(target.parent):
                 quant_pre_process(source, target, **options)
             return
         except Exception as error:  # anything: the tool is a pile of asserts

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.quantize import prepare as prepared
+from mlserve_cli.quantize.prepare import prepare
 
 
 def fail(*_args, **_options):
@@ -62,3 +65,24 @@ def test_nodes_without_a_name_get_one_each(make_onnx, tmp_path):
     names = [node.name for node in graph.graph.node]
     assert all(names)
     assert len(set(names)) == 3
+
+
+def test_nothing_is_left_in_the_working_folder_when_shapes_cannot_be_inferred(
+    make_mlp, tmp_path, monkeypatch
+):
+    from onnxruntime.quantization import shape_inference
+
+    from mlserve_cli.errors import StepError
+
+    def gives_up(*sent, **named):
+        Path("sym_shape_infer_temp.onnx").touch()
+        raise RuntimeError("Incomplete symbolic shape inference")
+
+    monkeypatch.setattr(shape_inference, "quant_pre_process", gives_up)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    path = make_mlp()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(StepError, match="Incomplete symbolic shape inference"):
+        prepare(path, tmp_path / "there")
+    assert list((tmp_path / "here").iterdir()) == []
