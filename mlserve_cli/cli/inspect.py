@@ -47,7 +47,7 @@ def _print(package: Package) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
-    for name, value in _facts(package):
+    for name, value in facts_of(package):
         facts.add_row(name, value)
     out.print(facts)
 
@@ -95,7 +95,8 @@ def _steps(package: Package) -> Table:
     return table
 
 
-def _facts(package: Package) -> list[tuple[str, str]]:
+def facts_of(package: Package) -> list[tuple[str, str]]:
+    """What a manifest says besides signature and lineage, in the order in which it is shown."""
     manifest = package.manifest
     batch = manifest.batch
     proof = (

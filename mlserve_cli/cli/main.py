@@ -10,6 +10,7 @@ import typer
 from mlserve_cli.cli import (
     bench,
     canary,
+    compare,
     console,
     deploy,
     distill,
@@ -87,6 +88,7 @@ for name, command in (
     ("inspect", inspect.command),
     ("explain", explain.command),
     ("verify", verify.command),
+    ("compare", compare.command),
     ("bench", bench.command),
     ("emit", emit.command),
     ("up", up.command),

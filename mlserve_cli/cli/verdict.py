@@ -23,7 +23,7 @@ def show(verdict: Verdict, *, as_json: bool) -> None:
         console.print_error(
             Refused(
                 f"refused: {'; '.join(verdict.refusals)}. It was kept as '{verdict.package.path}'.",
-                hint="use it from there, or allow more with " + " and ".join(_flags(verdict)),
+                hint="use it from there, or allow more with " + " and ".join(flags(verdict)),
             )
         )
         raise typer.Exit(Exit.REFUSED)
@@ -54,38 +54,48 @@ def document(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def rows(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """What stands side by side: (what, before, after)."""
+    from mlserve_cli.evaluate.wording import amount, range_of
+
+    metric = verdict.before.metric
+    name = f"{metric.name} ({metric.unit})" if metric.unit else metric.name
+    before, after = (
+        [
+            package.manifest.variant,
+            f"{package.size_bytes / 1e6:.2f} MB",
+            f"{amount(found.value, metric)}  ({range_of(found.low, found.high, metric)})",
+        ]
+        for package, found in ((verdict.parent, verdict.before), (verdict.package, verdict.after))
+    )
+    return list(zip(("variant", "size", name), before, after, strict=True))
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """What was lost, what that proves, and how the speed changed."""
+    return [
+        verdict.drop.sentence(),
+        verdict.drop.proof(verdict.allowed),
+        *(ratio.sentence() for ratio in verdict.ratios),
+    ]
+
+
 def _print(verdict: Verdict) -> None:
     from rich.table import Table
 
-    from mlserve_cli.evaluate.wording import amount, range_of
-
     out = console.stdout()
-    metric = verdict.before.metric
     table = Table("", "before", "after")
-    table.add_row("variant", verdict.parent.manifest.variant, verdict.package.manifest.variant)
-    table.add_row(
-        "size",
-        f"{verdict.parent.size_bytes / 1e6:.2f} MB",
-        f"{verdict.package.size_bytes / 1e6:.2f} MB",
-    )
-    table.add_row(
-        f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
-        *(
-            f"{amount(side.value, metric)}  ({range_of(side.low, side.high, metric)})"
-            for side in (verdict.before, verdict.after)
-        ),
-    )
+    for row in rows(verdict):
+        table.add_row(*row)
     out.print(table)
-    out.print(verdict.drop.sentence(), highlight=False)
-    out.print(verdict.drop.proof(verdict.allowed), highlight=False)
-    for ratio in verdict.ratios:
-        out.print(ratio.sentence(), highlight=False)
+    for sentence in sentences(verdict):
+        out.print(sentence, highlight=False)
     batch = verdict.package.manifest.batch
     if not batch.invariant:
         out.print(f"served one row at a time: {batch.reason}", markup=False, highlight=False)
 
 
-def _flags(verdict: Verdict) -> list[str]:
+def flags(verdict: Verdict) -> list[str]:
     """The options that would have let this variant pass."""
     slower = sum("slower" in reason for reason in verdict.refusals)
     flags = ["--max-drop"] if slower < len(verdict.refusals) else []

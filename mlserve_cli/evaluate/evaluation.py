@@ -20,9 +20,12 @@ from mlserve_cli.package.interval import Interval, bootstrap, percentile
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress, Silent
 from mlserve_cli.runtime.engines import Engine
-from mlserve_cli.runtime.tensors import Array, rows
+from mlserve_cli.runtime.tensors import Array, Tensors, rows
 
 SCHEMA = 1
+
+Watch = Callable[[Tensors, Tensors, Any], None]
+"""(inputs, outputs, targets) of a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Evaluation:
         """What goes into the evidence and what `--json` prints.
 
         schema 1; metric, unit, higher_is_better; value with low and high, its 95 % interval by
-        `interval`; n rows, nan_rows of them answered with NaN.
+        `interval`; n rows, nan_rows of them answered with NaN; fingerprint of their targets.
         """
         return {
             "schema": SCHEMA,
@@ -65,6 +68,7 @@ class Evaluation:
             "interval": f"95 %, {self.method}",
             "n": self.n,
             "nan_rows": self.nan_rows,
+            "fingerprint": self.fingerprint,
         }
 
     def sentence(self) -> str:
@@ -149,6 +153,7 @@ def evaluate(
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Run a package over `cases` and measure `metric` with its 95 % interval.
 
@@ -157,6 +162,7 @@ def evaluate(
     and then the whole set is held in memory and the number is bootstrapped over its rows. Without
     it a built-in metric is chosen by the targets.
     engine: run this one and leave it open; otherwise the package's own is loaded and closed.
+    watch: is shown every batch: its inputs, the outputs and the targets.
 
     Raises `DataError` for cases that do not fit, `DefinitionError` for a metric() that does not
     answer what it should, `StepError` when the model fails or the metric has no value.
@@ -167,6 +173,8 @@ def evaluate(
     try:
         for inputs, targets in cases:
             outputs = run_rows(running, package.manifest, inputs)
+            if watch is not None:
+                watch(inputs, outputs, targets)
             if isinstance(targets, Decisions):
                 scores.take(outputs, targets.values, agreement=True)
             else:
@@ -184,12 +192,18 @@ def evaluate(
 
 
 def by_definition(
-    package: Package, definition: Definition, *, progress: Progress | None = None
+    package: Package,
+    definition: Definition,
+    *,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Measure a package with its definition's evaluation(), metric() and METRIC."""
     names = tuple(spec.name for spec in package.manifest.inputs)
     cases = from_definition(definition, names)
-    return evaluate(package, cases, definition.metric, metric_of(definition), progress=progress)
+    return evaluate(
+        package, cases, definition.metric, metric_of(definition), progress=progress, watch=watch
+    )
 
 
 def metric_of(definition: Definition) -> Callable[[Any, Any], Any] | None:

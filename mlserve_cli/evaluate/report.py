@@ -55,8 +55,9 @@ def measure(
     target: str | None,
     reference: Path | None,
     progress: Progress,
+    keep: bool = True,
 ) -> Evaluated:
-    """Evaluate the package at `path` and append the result to its evidence.
+    """Evaluate the package at `path` and append the result to its evidence, unless not to keep.
 
     Raises `StepError` when there is nothing to evaluate with, and what `evaluate` raises.
     """
@@ -97,6 +98,7 @@ def measure(
         progress=progress,
     )
     evaluated = Evaluated(package=package, evaluation=found, source=source)
-    facts = {"summary": found.sentence(), **evaluated.facts()}
-    package.keep_evidence("accuracy", facts, progress)
+    if keep:
+        facts = {"summary": found.sentence(), **evaluated.facts()}
+        package.keep_evidence("accuracy", facts, progress)
     return evaluated

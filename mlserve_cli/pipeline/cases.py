@@ -20,7 +20,7 @@ from mlserve_cli.runtime import processing
 from mlserve_cli.runtime.tensors import Tensors, TensorSpec
 
 if TYPE_CHECKING:
-    from mlserve_cli.evaluate.evaluation import Evaluation
+    from mlserve_cli.evaluate.evaluation import Evaluation, Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,15 @@ class Cases:
             target=target,
         )
 
+    @property
+    def can_judge(self) -> bool:
+        """Whether there is something to measure accuracy with."""
+        has = self.definition is not None and self.definition.has("evaluation")
+        return self.data is not None or has
+
     def check(self, package: Package) -> None:
         """Raise `StepError` unless there is something to measure accuracy with."""
-        if self.data is None and not (self.definition and self.definition.has("evaluation")):
+        if not self.can_judge:
             raise StepError(
                 f"there is nothing to measure the accuracy of '{package.path}' with.",
                 hint="give the definition an evaluation(), or pass --data FILE",
@@ -72,22 +78,35 @@ class Cases:
                 return _Again(lambda name=function: _inputs(definition, name, specs))
         return None
 
-    def evaluate(self, package: Package, *, reference: Package, progress: Progress) -> Evaluation:
-        """Measure the package; without targets, how far its decisions agree with `reference`."""
+    def evaluate(
+        self,
+        package: Package,
+        *,
+        reference: Package,
+        progress: Progress,
+        watch: Watch | None = None,
+    ) -> Evaluation:
+        """Measure the package; without targets, how far its decisions agree with `reference`.
+
+        watch: is shown every batch.
+        """
         from mlserve_cli.evaluate import evaluation
         from mlserve_cli.evaluate.cases import from_data
 
         if self.data is None and self.definition is not None:
-            return evaluation.by_definition(package, self.definition, progress=progress)
+            return evaluation.by_definition(
+                package, self.definition, progress=progress, watch=watch
+            )
         rows = from_data(package, self.data or "", target=self.target, reference=reference)
         if self.definition is None:
-            return evaluation.evaluate(package, rows, progress=progress)
+            return evaluation.evaluate(package, rows, progress=progress, watch=watch)
         return evaluation.evaluate(
             package,
             rows,
             self.definition.metric,
             evaluation.metric_of(self.definition),
             progress=progress,
+            watch=watch,
         )
 
     def _read(self, package: Package, source: str) -> Iterator[Tensors]:

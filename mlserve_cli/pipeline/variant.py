@@ -107,7 +107,7 @@ def make(
                     progress=progress,
                 )
             )
-            refusals = tuple(_refusals(gate, before, lost, ratios))
+            refusals = tuple(reasons(gate, before, lost, ratios))
             _record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
             place = _beside(target) if refusals else target
             check_target(place, overwrite=overwrite or bool(refusals))
@@ -133,7 +133,18 @@ def _beside(target: Path) -> Path:
     return target.with_name(target.name + ".refused")
 
 
-def _refusals(gate: Gate, before: Evaluation, lost: Drop, ratios: Iterable[Ratio]) -> Iterable[str]:
+def reasons(
+    gate: Gate,
+    before: Evaluation,
+    lost: Drop,
+    ratios: Iterable[Ratio],
+    *,
+    than: str = "its parent",
+) -> Iterable[str]:
+    """Why the gate lets a variant not pass, a phrase each; none where it does.
+
+    than: what it was compared with.
+    """
     from mlserve_cli.evaluate.wording import amount, with_unit
 
     allowed = gate.allowed_drop(before)
@@ -145,7 +156,7 @@ def _refusals(gate: Gate, before: Evaluation, lost: Drop, ratios: Iterable[Ratio
     if not gate.allow_slower:
         for ratio in ratios:
             if ratio.slower:
-                yield f"it is slower than its parent at batch {ratio.batch}: {ratio.sentence()}"
+                yield f"it is slower than {than} at batch {ratio.batch}: {ratio.sentence()}"
 
 
 def _record(
