@@ -115,9 +115,11 @@ class Drop:
         allowed = with_unit(limit, self.metric)
         if self.proves(limit):
             return f"that the loss is at most {allowed} is proven at 95 %"
-        needed = self.rows_to_prove(limit)
-        if needed is None:
+        if self.value > limit:
             return f"the loss is not within {allowed}"
+        needed = self.rows_to_prove(limit)
+        if needed is None:  # the loss is the limit itself
+            return f"a loss of at most {allowed} is measured, and no number of rows would prove it"
         return (
             f"a loss of at most {allowed} is likely but not proven at 95 %: "
             f"that takes about {needed:,} rows like these"

@@ -16,20 +16,19 @@ def kinship(first: Package, second: Package, names: tuple[str, str]) -> str:
         steps = _since(elder, younger)
         if steps:
             return f"'{young}' was made from '{old}': {' → '.join(steps)}"
-    shared = 0
-    for mine, others in zip(first.manifest.lineage, second.manifest.lineage, strict=False):
-        if mine != others:
-            break
-        shared += 1
-    if shared:
-        common = " → ".join(record.step for record in first.manifest.lineage[:shared])
-        return f"'{names[0]}' and '{names[1]}' both come from one package ({common})"
-    return f"'{names[0]}' and '{names[1]}' have no step in common"
+    # Two exports may read alike and be of different models: only a parent's digest is proof.
+    if _ancestors(first) & _ancestors(second):
+        return f"'{names[0]}' and '{names[1]}' come from one package"
+    return f"nothing says that '{names[0]}' and '{names[1]}' are related"
 
 
 def lineage(package: Package) -> str:
     """The steps that made a package: "export → quantize"."""
     return " → ".join(record.step for record in package.manifest.lineage) or "unknown"
+
+
+def _ancestors(package: Package) -> set[str]:
+    return {record.parent for record in package.manifest.lineage if record.parent is not None}
 
 
 def _since(elder: Package, younger: Package) -> list[str]:

@@ -1,5 +1,6 @@
 """The commands of the README work as they stand, in order, in an empty folder."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -15,6 +16,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def needs(module):
+    """Skip where a package that only carries a sample's data is not installed."""
+    return pytest.mark.skipif(
+        importlib.util.find_spec(module) is None,
+        reason=f"'{module}' is not installed; scripts/install installs it",
+    )
+
+
 PAGES = [
     "README.md",
     "samples/tabular/README.md",
@@ -32,6 +43,7 @@ PAGES = [
     "docs/feedback.md",
     "docs/protocols/tensorflow-serving.md",
     "docs/protocols/torchserve.md",
+    pytest.param("samples/foreign/README.md", marks=[pytest.mark.slow, needs("silero_vad")]),
 ]
 
 

@@ -113,9 +113,20 @@ def test_how_they_are_related_is_told_in_both_directions(first, second, same, fl
     assert run(first, second, data=flowers).kinship == "'second' was made from 'first': exchange"
     assert run(second, first, data=flowers).kinship == "'second' was made from 'first': exchange"
     siblings = run(same, second, data=flowers).kinship
-    assert siblings == "'same' and 'second' both come from one package (export)"
+    assert siblings == "'same' and 'second' come from one package"
     twins = run(first, first, data=flowers).kinship
     assert twins == f"'{first.path}' and '{first.path} (2)' are the same package"
+
+
+def test_two_exports_that_read_alike_are_not_called_related(
+    first, iris_package, tmp_path, flowers, timed
+):
+    other = iris_package(tmp_path / "other", version="7", processing=first.manifest.processing)
+
+    found = run(first, other, data=flowers)
+
+    assert first.manifest.lineage == other.manifest.lineage
+    assert found.kinship == "nothing says that 'first' and 'other' are related"
 
 
 def test_other_labels_are_a_sentence_and_nothing_is_measured(first, iris_package, tmp_path, timed):

@@ -278,6 +278,15 @@ def test_a_loss_above_the_limit_is_proven_by_no_number_of_rows(measure):
     assert lost.proof(1.0) == "the loss is not within 1.00 points"
 
 
+def test_a_loss_that_is_the_limit_itself_is_not_called_larger(measure):
+    targets = [0, 1] * 50
+    lost = drop(measure(targets, targets), measure(targets, targets))
+    assert lost.value == 0
+    assert lost.proof(0.0) == (
+        "a loss of at most 0.00 points is measured, and no number of rows would prove it"
+    )
+
+
 def test_no_change_on_many_rows_proves_a_loss_below_half_a_point(measure):
     targets = [0, 1] * 1000
     lost = drop(measure(targets, targets), measure(targets, targets))
