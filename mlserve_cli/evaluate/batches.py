@@ -8,7 +8,7 @@ from mlserve_cli.errors import DataError, StepError, first_line
 from mlserve_cli.package.rows import cast
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.manifest import Manifest
-from mlserve_cli.runtime.tensors import Tensors, check, rows
+from mlserve_cli.runtime.tensors import Tensors, check, rows, whole_only
 
 LIMIT_ROWS = 64
 """A definition may yield its whole set at once; activations of more rows would fill the memory."""
@@ -19,8 +19,14 @@ def run_rows(engine: Engine, manifest: Manifest, inputs: Tensors) -> Tensors:
 
     A model that takes a fixed number of rows gets its last batch filled up with the last row.
     Raises `InvalidRequest` when the inputs do not fit the signature, `StepError` when the model
-    fails on them.
+    fails on them, or takes a request only whole.
     """
+    if whole_only(manifest.inputs):
+        raise StepError(
+            f"'{manifest.name}' cannot be judged row by row: the first dimensions of its inputs "
+            "count different things.",
+            hint="let the rows come first in each: a state as (batch, layers, size), a constant inside",
+        )
     inputs = cast(inputs, manifest.inputs)
     count = rows(inputs)
     if not count:

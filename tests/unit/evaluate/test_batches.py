@@ -66,3 +66,11 @@ def test_an_output_without_a_row_for_each_row_is_refused(make_package, make_engi
 def test_a_batch_without_rows_is_refused(make_package, make_engine):
     with pytest.raises(DataError, match="no rows"):
         run_rows(make_engine(), make_package().manifest, _x(0))
+
+
+def test_a_model_that_takes_a_request_only_whole_is_a_sentence(make_package, make_engine):
+    state = TensorSpec("state", "FP32", (2, "batch", 8))
+    package = make_package(inputs=(TensorSpec("x", "FP32", ("batch", 2)), state))
+    rows = {**_x(2), "state": np.zeros((2, 2, 8), np.float32)}
+    with pytest.raises(StepError, match="cannot be judged row by row"):
+        run_rows(make_engine(), package.manifest, rows)
