@@ -25,7 +25,7 @@ def run_rows(engine: Engine, manifest: Manifest, inputs: Tensors) -> Tensors:
         raise StepError(
             f"'{manifest.name}' cannot be judged row by row: the first dimensions of its inputs "
             "count different things.",
-            hint="let the rows come first in each: a state as (batch, layers, size), a constant inside",
+            hint="let rows come first in each: a state as (batch, layers, size), constants inside",
         )
     inputs = cast(inputs, manifest.inputs)
     count = rows(inputs)
