@@ -60,6 +60,7 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "export models of XGBoost, LightGBM and CatBoost",
         ("xgboost", "lightgbm", "catboost", "onnxmltools", "pandas"),
     ),
+    ("hf", "export local Hugging Face folders", ("transformers", "torch", "tokenizers")),
     ("image", "serve models that take pictures", ("PIL",)),
     ("text", "serve models that take text through a tokenizer", ("tokenizers",)),
     (

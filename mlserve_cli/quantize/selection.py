@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.quantize.weights import names_read
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -131,6 +132,7 @@ def _between(model: ModelProto, chosen: set[str], weights: set[str]) -> set[str]
         for name in node.output
     }
     consumers = _consumers(model)
+    captured = _captured(model)
     found: set[str] = set()
     for node in model.graph.node:  # in topological order
         if node.name in chosen:
@@ -142,6 +144,8 @@ def _between(model: ModelProto, chosen: set[str], weights: set[str]) -> set[str]
             inputs = inputs[:1]
         if not inputs or node.op_type not in (*CARRIERS, *RESHAPES):
             continue
+        if node.op_type in ACTIVATIONS and not captured.isdisjoint(node.output):
+            continue  # the writer would fold it away, and the branch would read what it cut
         if all(name in convolved for name in inputs):
             convolved.update(node.output)
             found.add(node.name)
@@ -153,6 +157,17 @@ def _between(model: ModelProto, chosen: set[str], weights: set[str]) -> set[str]
             if greedy or (after and all(each.name in chosen for each in after)):
                 found.add(node.name)
     return found
+
+
+def _captured(model: ModelProto) -> set[str]:
+    """The tensors of the graph that branches and loops read by themselves."""
+    return {
+        name
+        for node in model.graph.node
+        for item in node.attribute
+        for inner in (*([item.g] if item.HasField("g") else []), *item.graphs)
+        for name in names_read(inner)
+    }
 
 
 def _consumers(model: ModelProto) -> dict[str, list[NodeProto]]:

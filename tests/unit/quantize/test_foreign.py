@@ -426,3 +426,39 @@ def test_a_model_too_large_for_the_memory_is_refused_before_anything_is_read(
 
     with pytest.raises(StepError, match=r"takes about 0\.4 GB of memory, and this process may use"):
         run(StaticStep(batches()), parent, tmp_path / "int8", progress=Silent())
+
+
+def test_a_relu_that_a_branch_reads_as_well_is_not_folded_away(package, tmp_path):
+    yes, no = (
+        helper.make_graph(
+            [helper.make_node("Mul", ["r", factor], ["z"], name=f"times_{factor}")],
+            factor,
+            [],
+            [helper.make_tensor_value_info("z", F, None)],
+        )
+        for factor in ("one", "two")
+    )
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w2"], ["d"], name="after"),
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["yes"]),
+        helper.make_node("If", ["yes"], ["y"], name="choice", then_branch=yes, else_branch=no),
+    ]
+    held = {
+        "w": weights(4, 3, 1, 1), "w2": weights(4, 4, 1, 1), "one": np.float32(1),
+        "two": np.float32(2), "zero": np.float32(0),
+    }  # fmt: skip
+    sample = {"x": weights(16, 3, 4, 4)}
+    shape = (F, ["batch", 4, 4, 4])
+    parent = package(
+        nodes, {name: np.asarray(value) for name, value in held.items()},
+        {"x": (F, ["batch", 3, 4, 4])}, {"d": shape, "y": shape}, sample,
+    )  # fmt: skip
+    made = static(parent, sample, tmp_path)
+    engine = made.engine()
+    try:
+        assert engine.run(sample)["y"].min() >= 0  # below it stands only what the Relu cuts
+    finally:
+        engine.close()
