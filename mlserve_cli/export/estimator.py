@@ -8,6 +8,7 @@ where it has no predict_proba), a regressor "prediction", a transformer "feature
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -96,8 +97,9 @@ def write(given: Given, target: Path, progress: Progress) -> Origin:
     real = rows.together(itertools.chain([sample.tensors], more), LIMIT_ROWS)
     source = _Source(model, sample, method, score)
     conversion.save(written, target, _names(method, score))
+    whole = not sample.categories and not any(map(_encodes_numbers, parts))
     try:
-        compared = _compare(source, target, real)
+        compared = _compare(source, target, real, whole=whole)
     except StepError as error:
         if score != "decision_function":
             raise
@@ -105,7 +107,7 @@ def write(given: Given, target: Path, progress: Progress) -> Origin:
         progress.say(f"only the label is kept, skl2onnx gives other scores: {error.message}")
         source = _Source(model, sample, method, None)
         conversion.save(written, target, ["label"])
-        compared = _compare(source, target, real)
+        compared = _compare(source, target, real, whole=whole)
     kind = library or "scikit-learn"
     return Origin(
         kind=boosting.NAMES.get(kind, kind),
@@ -146,7 +148,8 @@ def _libraries(parts: Sequence[Any]) -> tuple[str, ...]:
     )
 
 
-def _compare(source: _Source, target: Path, real: Tensors) -> parity.Parity:
+def _compare(source: _Source, target: Path, real: Tensors, *, whole: bool) -> parity.Parity:
+    """whole: whether whole numbers are amounts, which may be nudged like any other."""
     import onnx
 
     engine = engines.load("onnxruntime", target)
@@ -159,7 +162,7 @@ def _compare(source: _Source, target: Path, real: Tensors) -> parity.Parity:
             real,
             sizes=(*parity.SIZES, max(*parity.SIZES, tensors.rows(real))),
             tolerance=TOLERANCE,
-            nudge=_nudged,
+            nudge=functools.partial(_nudged, whole=whole),
             decided_by=dict([names]) if source.score else None,
         )
         parity.check(compared, share=SHARE)
@@ -195,18 +198,35 @@ class _Casting:
         """Leave the engine to its owner."""
 
 
-def _nudged(batch: Tensors) -> Iterator[Tensors]:
-    """The batch moved by float32 noise, up, down and at random; text and whole numbers stay."""
-    if all(array.dtype.kind != "f" for array in batch.values()):
+def _nudged(batch: Tensors, *, whole: bool) -> Iterator[Tensors]:
+    """The batch moved by float32 noise, up, down and at random; text stays.
+
+    Whole numbers move if they are `whole` amounts: a scaler makes fractions of them, and a split
+    halfway between 1 and 5 lies on every 3.
+    """
+    kinds = "fiu" if whole else "f"
+    if all(array.dtype.kind not in kinds for array in batch.values()):
         return
     generator = np.random.default_rng(0)
     for index in range(NUDGES):
         yield {
-            name: array * (1 + NUDGE * (_SIDES[index] if index < 2 else _signs(generator, array)))
-            if array.dtype.kind == "f"
+            name: _moved(array, _SIDES[index] if index < 2 else _signs(generator, array))
+            if array.dtype.kind in kinds
             else array
             for name, array in batch.items()
         }
+
+
+def _moved(array: Array, sides: float | Array) -> Array:
+    if array.dtype.kind == "f":
+        return array * (1 + NUDGE * sides)
+    moved: Array = array + NUDGE * sides * np.maximum(1, np.abs(array.astype(np.float64)))
+    return moved
+
+
+def _encodes_numbers(part: Any) -> bool:
+    """Whether it takes numbers for categories, and so none that it was not fitted on."""
+    return any(np.asarray(each).dtype.kind in "fiu" for each in getattr(part, "categories_", ()))
 
 
 _SIDES = (-1.0, 1.0)

@@ -182,6 +182,38 @@ def sample():
     assert package.evidence("export")[0]["agreement"] == 1.0
 
 
+COUNTS = """
+from sklearn.ensemble import RandomForestRegressor
+RANDOM = np.random.default_rng(2)
+AREA = RANDOM.uniform(20, 150, 300)
+ROOMS = RANDOM.integers(1, 6, 300)
+def model():
+    rows = np.stack([AREA, ROOMS], axis=1)
+    forest = RandomForestRegressor(10, random_state=0)
+    return make_pipeline({first}, forest).fit(rows, AREA * 12 + ROOMS * 50)
+def sample():
+    return {{"area": AREA[:32], "rooms": ROOMS[:32]}}
+"""
+
+
+def test_whole_numbers_that_a_scaler_puts_on_a_split_are_float_noise(exported):
+    """A split between 1 and 5 rooms lies at 3, and whoever has 3 falls to either side of it."""
+    package = exported(HEAD + COUNTS.format(first="StandardScaler()"))
+    facts = package.evidence("export")[0]
+
+    assert package.manifest.inputs[1].datatype == "INT64"
+    assert facts["on_edge"] > 0
+    assert facts["deviating"] == 0.0
+
+
+def test_whole_numbers_that_are_categories_are_never_moved(exported):
+    """An encoder refuses what it was not fitted on, 3.000003 rooms for one."""
+    first = "ColumnTransformer([('r', OneHotEncoder(), [1])], remainder='passthrough')"
+    package = exported(HEAD + COUNTS.format(first=first))
+
+    assert package.evidence("export")[0]["deviating"] == 0.0
+
+
 def test_an_estimator_that_is_not_fitted_is_refused(exported):
     with pytest.raises(DefinitionError, match="returns a LogisticRegression that is not fitted"):
         exported(f"{HEAD}\ndef model(): return LogisticRegression()\ndef sample(): return [[1.0]]")
