@@ -20,7 +20,7 @@ def command(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="Rows with targets: a folder, .npz, .csv, .jsonl or file.py:function. "
+            help="Rows with targets: a folder, .npz, .csv, .json, .jsonl or file.py:function. "
             "Without it: the definition's evaluation().",
         ),
     ] = None,

@@ -68,6 +68,8 @@ def command(
     _print(found)
     if html is not None:
         console.note(f"the page is '{html}'")
+        packages = f"{against} {package}" if against is not None else package
+        console.next_command(f"mlserve bench {packages}")
     else:
         console.next_command(f"mlserve explain {package} --html explain.html")
 

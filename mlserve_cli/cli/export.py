@@ -36,7 +36,8 @@ def command(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Real rows to prove it with: a folder, .npz, .csv, .jsonl or file.py:function.",
+            help="Real rows to prove it with: a folder, .npz, .csv, .json, .jsonl or "
+            "file.py:function.",
         ),
     ] = None,
     engine: Annotated[

@@ -23,4 +23,6 @@ def command(
     written = start(folder, template)
     for path in written:
         console.stdout().print(str(path), markup=False, highlight=False)
-    console.next_command(f"mlserve export {folder / 'model.py'} -o {folder / 'package'}")
+    console.next_command(
+        f"mlserve export {folder / 'model.py'} -o packages/{folder.resolve().name}"
+    )

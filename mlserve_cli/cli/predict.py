@@ -19,7 +19,8 @@ def command(
             "--input",
             "-i",
             metavar="FILE",
-            help="Rows: .csv, .jsonl, .npz, a folder of pictures, file.py:function, or - (stdin).",
+            help="Rows: .csv, .json, .jsonl, .npz, a folder of pictures, file.py:function, or - "
+            "(stdin).",
         ),
     ],
     target: Annotated[

@@ -68,9 +68,9 @@ def _print(url: str, found: dict[str, Any], entries: list[dict[str, Any]]) -> No
         if entry["reason"]:
             out.print(f"{entry['name']} {entry['version']}: {entry['reason']}", markup=False)
     for entry in entries:
-        line = (entry.get("time"), entry.get("who"), entry.get("action"), entry.get("model"))
-        more = (entry.get("version") or "", entry.get("outcome"))
-        out.print("  ".join(str(part) for part in (*line, *more)), markup=False, highlight=False)
+        fields = ("time", "who", "action", "model", "version", "outcome")
+        line = "  ".join(str(entry[name]) for name in fields if entry.get(name))
+        out.print(line, markup=False, highlight=False)
     ready = "ready" if found["ready"] else "not ready"
     console.note(f"{url} is {ready}, up for {found['uptime_s']:,.0f} s")
 

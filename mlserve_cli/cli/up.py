@@ -108,7 +108,7 @@ def _announce(server: Server, url: str, *, verbose: bool, as_json: bool) -> None
                         "version": model.manifest.version,
                         "variant": model.manifest.variant,
                         "sizing": msgspec.to_builtins(model.sizing),
-                        "curl": curl_line(model, url),
+                        "curl": curl_line(model, url, key=bool(server.settings.keys)),
                     }
                     for model in models
                 ],

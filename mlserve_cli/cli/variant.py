@@ -20,7 +20,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where the new pack
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Rows to judge the accuracy with: .npz, .csv, .jsonl, a folder of images, or "
+        help="Rows to judge the accuracy with: .npz, .csv, .json, .jsonl, a folder of images, or "
         "file.py:function. Without it, the definition's evaluation()."
     ),
 ]

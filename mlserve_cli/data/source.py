@@ -17,12 +17,13 @@ __all__ = ["READERS", "Batch", "read"]
 READERS: Mapping[str, str] = {
     ".npz": "mlserve_cli.data.npz:read",
     ".csv": "mlserve_cli.data.csv:read",
+    ".json": "mlserve_cli.data.json_list:read",
     ".jsonl": "mlserve_cli.data.jsonl:read",
     ".ndjson": "mlserve_cli.data.jsonl:read",
 }
 """Suffix → `module:function` from (Source, Reading) to an iterator of batches."""
 
-WHAT = ".npz, .csv, .jsonl, a folder of pictures, or file.py:function"
+WHAT = ".npz, .csv, .json, .jsonl, a folder of pictures, or file.py:function"
 
 
 def read(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlserve_cli.data import csv, jsonl, targets
+from mlserve_cli.data import csv, json_list, jsonl, targets
 from mlserve_cli.data.processed import Cell
 from mlserve_cli.data.reading import Source
 from mlserve_cli.errors import DataError
@@ -17,7 +17,7 @@ from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.frame import is_frame
 from mlserve_cli.runtime.tensors import Array
 
-WHAT = ".csv, .jsonl, .npz or file.py:function"
+WHAT = ".csv, .json, .jsonl, .npz or file.py:function"
 
 
 def read(spec: str, limit: int) -> Any:
@@ -34,7 +34,12 @@ def read(spec: str, limit: int) -> Any:
         raise DataError(f"'{spec}' does not exist.", hint=f"rows are {WHAT}")
     if path.suffix == ".npz":
         return _npz(path, limit)
-    readers = {".csv": csv.stream, ".jsonl": jsonl.stream, ".ndjson": jsonl.stream}
+    readers = {
+        ".csv": csv.stream,
+        ".json": json_list.stream,
+        ".jsonl": jsonl.stream,
+        ".ndjson": jsonl.stream,
+    }
     if path.suffix not in readers:
         raise DataError(f"'{spec}' is of no kind that can be read.", hint=f"rows are {WHAT}")
     rows = [row.value for row in itertools.islice(readers[path.suffix](Source(path)), limit)]

@@ -213,6 +213,16 @@ class Client:
             detail = "the host is not known"
         else:
             detail = str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
+        if isinstance(reason, http.client.RemoteDisconnected) and self.url.startswith("http:"):
+            return MlserveError(
+                f"the server at {self.url} hung up without an answer.",
+                hint=f"one that speaks TLS does: https{self.url.removeprefix('http')}",
+            )
+        if isinstance(reason, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(reason):
+            return MlserveError(
+                f"what answers at {self.url} speaks no TLS.",
+                hint=f"http{self.url.removeprefix('https')}",
+            )
         return MlserveError(
             f"no server can be reached at {self.url}: {detail}.",
             hint="start one with 'mlserve up', or name another with --url",

@@ -175,7 +175,7 @@ def with_translation(definition: Definition, call: Callable[..., Any], *args: An
         where = f" at line {line}" if line else ""
         raise DefinitionError(
             f"'{definition.path}' raised {type(error).__name__}{where}: {error}",
-            hint="mend the definition; --debug shows the whole traceback",
+            hint=_mend(error),
         ) from error
 
 
@@ -247,6 +247,13 @@ def _convert(definition: Definition, name: str, value: Any, target: type[T]) -> 
         return msgspec.convert(value, target)
     except msgspec.ValidationError as error:
         raise DefinitionError(f"{name} of '{definition.path}' is wrong: {error}.") from error
+
+
+def _mend(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.partition(".")[0]
+        return f"install what holds '{missing}' beside mlserve: {sys.executable} -m pip install …"
+    return "mend the definition; --debug shows the whole traceback"
 
 
 def _line(path: Path, error: BaseException) -> int | None:

@@ -156,7 +156,7 @@ def reasons(
     if not gate.allow_slower:
         for ratio in ratios:
             if ratio.slower:
-                yield f"it is slower than {than} at batch {ratio.batch}: {ratio.sentence()}"
+                yield f"slower than {than}: {ratio.sentence()}"
 
 
 def _record(

@@ -18,7 +18,9 @@ def lines(server: Server, url: str) -> list[str]:
     said += [f"gRPC: {address}" for address in grpc_addresses(server, url)]
     for model in server.registry.models()[:1]:
         try:
-            said.append(f"try:  {curl_line(model, url, processor=model.processor)}")
+            key = bool(server.settings.keys)
+            line = curl_line(model, url, processor=model.processor, key=key)
+            said.append(f"try:  {line}")
         except MlserveError:  # golden rows that cannot be shown do not keep a server from serving
             continue
     return said

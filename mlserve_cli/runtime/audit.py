@@ -49,14 +49,8 @@ class AuditLog:
 
         The file is opened for each entry, so that it may be moved away at any time.
         """
-        log.info(
-            "%s: %s %s %s: %s",
-            entry.who,
-            entry.action,
-            entry.model,
-            entry.version or "",
-            entry.outcome,
-        )
+        subject = f"{entry.model} {entry.version}" if entry.version else entry.model
+        log.info("%s: %s %s: %s", entry.who, entry.action, subject, entry.outcome)
         if self.path is None:
             return False
         try:

@@ -73,21 +73,24 @@ def curl_line(
     *,
     processor: Processor | None = None,
     version: str | None = None,
+    key: bool = False,
 ) -> str:
     """One line for a shell that sends the example to a server at `base_url` and prints the answer.
 
     A short body stands in the line; a picture or a long one is fetched from the server first.
+    With `key` the API key is taken from the shell's variable KEY.
     """
     example = of(model, processor, version=version)
     base_url = base_url.rstrip("/")
-    target = f"curl -s {shlex.quote(base_url + example.path)}"
+    curl = 'curl -s -H "Authorization: Bearer $KEY"' if key else "curl -s"
+    target = f"{curl} {shlex.quote(base_url + example.path)}"
     header = f"-H 'Content-Type: {example.content_type}'"
     if example.is_text and len(example.body) <= INLINE_CHARACTERS and b"\0" not in example.body:
         text = example.body.decode("utf-8", "replace")
         option = "--data-raw" if text.startswith("@") else "-d"
         return f"{target} {header} {option} {shlex.quote(text)}"
     name = f"/examples/{model.manifest.name}" + (f"/{version}" if version else "")
-    source = f"curl -s {shlex.quote(base_url + name)}"
+    source = f"{curl} {shlex.quote(base_url + name)}"
     return f"{source} | {target} --data-binary @- {header}"
 
 

@@ -36,6 +36,7 @@ class Record:
     """What became of one operation."""
 
     kept: bool = False  # it holds after a restart as well
+    version: str | None = None  # which one was meant, as soon as that is known
 
 
 class Journal:
@@ -77,7 +78,7 @@ class Journal:
 
         facts: what is to be seen of the model, asked before and after.
         """
-        record = Record()
+        record = Record(version=version)
         before = facts()
         outcome = "done"
         try:
@@ -95,7 +96,7 @@ class Journal:
                 address=caller.address,
                 action=action,
                 model=model,
-                version=version,
+                version=record.version,
                 before=before,
                 after=facts(),
                 outcome=outcome,

@@ -12,6 +12,7 @@ files through their hashes.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from pathlib import Path
 from typing import Any, Literal
@@ -155,6 +156,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
+def _missing(package: Path) -> str:
+    """What to do about a package that is not there: its neighbour is meant, or none was made."""
+    beside = [path.parent.name for path in package.parent.glob(f"*/{MANIFEST}")]
+    near = difflib.get_close_matches(package.name, beside, n=1)
+    if near:
+        return f"did you mean '{package.parent / near[0]}'?"
+    return "make one with 'mlserve export SOURCE -o PKG'"
+
+
 class _Header(msgspec.Struct):
     schema: Any = None
 
@@ -169,6 +179,8 @@ def read(package: Path) -> Manifest:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         source = package if package.suffix in (".onnx", ".py") else "SOURCE"
+        if not package.exists():
+            raise PackageError(f"'{package}' does not exist.", hint=_missing(package)) from None
         raise PackageError(
             f"'{package}' is not a package: it has no {MANIFEST}.",
             hint=f"make one with 'mlserve export {source} -o PKG'",

@@ -191,7 +191,7 @@ class Operations:
         async with self._recorded("promote", name, version, caller) as record:
             self._server.registry.get(name)
             rule = self._server.traffic.rule(name) or TrafficRule()
-            version = version or _only_candidate(name, rule)
+            version = record.version = version or _only_candidate(name, rule)
             self._server.registry.get(name, version)
             before = self.default(name)
             shadow = None if rule.shadow == version else rule.shadow
@@ -213,7 +213,7 @@ class Operations:
             if rule.weights or rule.shadow:
                 self._change(name, msgspec.structs.replace(rule, weights={}, shadow=None))
             else:
-                version = self._earlier(name, self.default(name))
+                version = record.version = self._earlier(name, self.default(name))
                 await self._load_missing(name, version)
                 rule = self._server.traffic.rule(name) or TrafficRule()  # changed meanwhile?
                 self._change(name, msgspec.structs.replace(rule, default=version))

@@ -90,7 +90,13 @@ class Pages:
         path = f"{manifest.name}/{version}" if version else manifest.name
         line = None
         if found is not None:
-            line = example.curl_line(model, base, processor=model.processor, version=version)
+            line = example.curl_line(
+                model,
+                base,
+                processor=model.processor,
+                version=version,
+                key=bool(self._server.settings.keys),
+            )
         return {
             **describe(manifest, [manifest.version]),
             "version": manifest.version,

@@ -104,15 +104,21 @@ class TableReader:
             if value is _MISSING or value is None:
                 value = column.default
                 if value is None:
-                    raise InvalidRequest(
-                        f"row {number} has no column '{column.name}'",
-                        hint=f"it is {_MEANING[column.type]} and has no default"
-                        + ("; null says that it is missing" if column.nullable else ""),
-                    )
+                    raise self._absent(column, row, number)
             cells.append(_checked(column, value, number))
         if known != len(row):
             raise self._unknown(row, number)
         return cells
+
+    def _absent(self, column: Column, row: dict[str, Any], number: int) -> InvalidRequest:
+        hint = f"it is {_MEANING[column.type]} and has no default"
+        if column.nullable:
+            hint += "; null says that it is missing"
+        others = [str(name) for name in row if name not in self._by_name]
+        near = difflib.get_close_matches(column.name, others, n=1)
+        if near:
+            hint += f"; is it called {payload.show(near[0])} there?"
+        return InvalidRequest(f"row {number} has no column '{column.name}'", hint=hint)
 
     def _unknown(self, row: dict[str, Any], number: int) -> InvalidRequest:
         name = next(str(name) for name in row if name not in self._by_name)

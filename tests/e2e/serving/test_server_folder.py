@@ -117,6 +117,20 @@ def test_a_damaged_model_is_a_sentence_and_the_server_does_not_start(folder):
     assert "Traceback" not in done.stderr
 
 
+def test_the_client_says_how_it_is_called(folder):
+    done = subprocess.run(
+        [sys.executable, "client.py", "--help"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "python client.py [URL]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_client_says_it_when_there_is_no_server(folder):
     done = subprocess.run(
         [sys.executable, "client.py", "http://127.0.0.1:9"],

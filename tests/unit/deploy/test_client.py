@@ -103,6 +103,34 @@ def test_a_redirect_is_not_followed_with_the_key(answering):
     assert len(seen) == 1
 
 
+def test_a_server_that_speaks_tls_is_told_by_its_silence():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def hang_up():
+            connection, _ = server.accept()
+            connection.recv(1 << 16)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(MlserveError, match="hung up without an answer") as raised:
+            Client(f"http://127.0.0.1:{port}").status()
+        thread.join()
+
+    assert f"https://127.0.0.1:{port}" in raised.value.hint
+
+
+def test_a_server_without_tls_is_told_by_its_answer(answering):
+    answer, _ = answering
+    url = answer().replace("http:", "https:")
+
+    with pytest.raises(MlserveError, match="speaks no TLS") as raised:
+        Client(url).status()
+
+    assert raised.value.hint == url.replace("https:", "http:")
+
+
 def test_nothing_that_listens_is_told_with_its_address():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

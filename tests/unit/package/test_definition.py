@@ -1,5 +1,7 @@
 """A definition's mistakes are sentences with the line they come from."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,14 @@ def test_a_missing_file_points_to_init(tmp_path):
         Definition.load(tmp_path / "model.py")
 
     assert "mlserve init" in refused.value.hint
+
+
+def test_a_library_that_is_missing_is_to_be_installed_for_this_python(define):
+    with pytest.raises(DefinitionError) as refused:
+        define("import nowhere_to_be_found.inside\n")
+
+    assert "'nowhere_to_be_found'" in refused.value.hint
+    assert sys.executable in refused.value.hint
 
 
 @pytest.mark.parametrize(

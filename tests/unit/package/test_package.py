@@ -140,6 +140,18 @@ def test_a_manifest_cannot_lead_out_of_its_package(iris_package, model):
         Package.open(package.path)
 
 
+def test_a_package_that_is_not_there_may_be_one_beside_it(iris_package):
+    package = iris_package()
+    path = package.path
+    with pytest.raises(PackageError, match="does not exist") as refused:
+        Package.open(path.with_name(path.name[:-1]))
+    assert str(path) in refused.value.hint
+
+    with pytest.raises(PackageError, match="does not exist") as refused:
+        Package.open(path.with_name("qqqqqq"))
+    assert "mlserve export" in refused.value.hint
+
+
 def test_a_folder_without_a_manifest_is_no_package(tmp_path):
     with pytest.raises(PackageError, match="is not a package") as refused:
         Package.open(tmp_path)

@@ -117,7 +117,8 @@ def test_a_variant_that_is_slower_at_one_batch_size_is_refused(
 
     verdict = run(Spoil(), iris_package(), tmp_path / "out", cases)
 
-    assert f"slower than its parent at batch {batch}" in verdict.refusals[0]
+    assert verdict.refusals[0].startswith("slower than its parent: 1.5")
+    assert verdict.refusals[0].endswith(f" at batch {batch}")
     assert verdict.package.path.name == "out.refused"
 
 

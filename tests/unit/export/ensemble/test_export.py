@@ -292,7 +292,7 @@ STEP = '[[steps]]\npackage = "iris"\n'
         ('outputs = ["scores"]\n[[steps]]\nname = "x"\n', "step 1 of .* has none of", None),
         ('outputs = ["s"]\n[[steps]]\npackage = "iris"\noperation = "mean"\n', "package and", None),
         ('outputs = ["s"]\n' + STEP + "axis = 1\n", "step 1 \\(iris\\) .*unknown field", None),
-        ('outputs = ["s"]\n[[steps]]\npackage = "nowhere"\n', "'.*nowhere' is not a package", None),
+        ('outputs = ["s"]\n[[steps]]\npackage = "nowhere"\n', "'.*nowhere' does not exist", None),
         ('outputs = ["score"]\n' + STEP, "answers 'score', which no step", "did you mean 'scores'"),
         ('outputs = ["scores"]\n' + STEP + STEP, "two steps are called 'iris'", "name ="),
         (

@@ -73,4 +73,12 @@ def test_without_a_path_it_goes_to_the_log_alone(caplog):
         assert not AuditLog(None).append(entry(who="anna", version="2"))
 
     assert "anna: promote iris 2: done" in caplog.text
+
+
+def test_the_log_names_the_model_alone_where_all_versions_are_meant(caplog):
+    entry = Entry(time=now(), who="anna", action="unload", model="iris", outcome="done")
+    with caplog.at_level(logging.INFO, logger="mlserve.audit"):
+        AuditLog(None).append(entry)
+
+    assert caplog.messages == ["anna: unload iris: done"]
     assert AuditLog(None).entries(5) == []

@@ -202,6 +202,21 @@ def test_every_operation_is_audited_with_who_before_and_after(run, tmp_path):
     assert promote["after"]["rule"]["default"] == "2"
 
 
+def test_the_audit_log_names_the_version_that_went_without_saying(run, tmp_path):
+    async def story(server):
+        await server.operations.load("iris", "2", hold=True, caller=CI)
+        await server.operations.canary("iris", "2", 10, caller=CI)
+        await server.operations.promote("iris", caller=CI)
+        await server.operations.rollback("iris", caller=CI)
+
+    run(story)
+
+    assert [(entry["action"], entry["version"]) for entry in audited(tmp_path)[2:]] == [
+        ("promote", "2"),
+        ("rollback", "1"),
+    ]
+
+
 def test_what_failed_is_audited_with_its_reason_and_changes_nothing(run, tmp_path):
     async def story(server):
         with pytest.raises(InvalidRequest):

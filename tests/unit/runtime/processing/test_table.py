@@ -87,6 +87,12 @@ def test_broken_csv_names_the_place(make: Any, text: bytes, part: str) -> None:
 GOOD = {"age": 1, "rooms": 2}
 
 
+def test_a_column_under_another_name_is_found(make: Any) -> None:
+    hint = error(make(input=MATRIX), {"age": 1, "Rooms": 2}).hint
+    assert hint is not None
+    assert "is it called 'Rooms' there?" in hint
+
+
 @pytest.mark.parametrize(
     ("row", "part"),
     [

@@ -34,6 +34,17 @@ def test_a_short_row_stands_in_the_line(load: Any) -> None:
     assert json.loads(shlex.split(line)[-1]) == {"a": 1, "it's": 2, "c": 3}
 
 
+def test_a_server_that_asks_for_keys_is_sent_one_with_each_request(load: Any) -> None:
+    columns = tuple(Column(f"column_{index}") for index in range(60))
+    long = load(
+        {"x": np.ones((1, 60), np.float32)},
+        inputs=(TensorSpec("x", "FP32", ("batch", 60)),),
+        processing=Processing(input=TableInput(tensor="x", columns=columns)),
+    )
+    line = example.curl_line(long, BASE, key=True)
+    assert line.count('curl -s -H "Authorization: Bearer $KEY" http://127.0.0.1:8000/') == 2
+
+
 def test_a_long_row_is_fetched_from_the_server(load: Any) -> None:
     columns = tuple(Column(f"column_{index}") for index in range(60))
     model = load(
