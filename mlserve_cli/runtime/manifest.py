@@ -21,7 +21,7 @@ import msgspec
 
 from . import golden
 from .errors import PackageError
-from .processing.declaration import ImageInput, Processing, TextInput
+from .processing.declaration import Processing, TextInput
 from .tensors import DATATYPES, TensorSpec, fixed_batch
 
 SCHEMA = 1
@@ -134,18 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def computed_digest(self) -> str:
         """`sha256:…` of the canonical JSON of everything but the digest."""
-        plain = msgspec.to_builtins(self)
-        del plain["digest"]
-        if self.padding is None:
-            del plain["padding"]  # as in packages that were made before there was such a proof
-        if self.precision == "fp32":
-            del plain["precision"]  # likewise
-        if isinstance(self.processing.input, ImageInput):
-            picture = plain["processing"]["input"]
-            for field, default in (("interpolation", "bilinear"), ("crop", 1.0)):
-                if picture[field] == default:
-                    del picture[field]  # nor were there these
-        return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+        return _digest(msgspec.to_builtins(self))
 
     def sealed(self) -> Manifest:
         """The same manifest with its digest filled in."""
@@ -163,6 +152,30 @@ def _missing(package: Path) -> str:
     if near:
         return f"did you mean '{package.parent / near[0]}'?"
     return "make one with 'mlserve export SOURCE -o PKG'"
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """The digest of a manifest as it was written.
+
+    So it holds whichever fields this version knows beside those, and a new one changes no digest
+    of a package that was made before.
+    """
+    plain = {name: value for name, value in document.items() if name != "digest"}
+    _leave_out(plain, padding=None, precision="fp32")
+    processing = plain.get("processing")
+    if isinstance(processing, dict) and isinstance(processing.get("input"), dict):
+        given = dict(processing["input"])
+        plain["processing"] = {**processing, "input": given}
+        if given.get("kind") == "image":
+            _leave_out(given, interpolation="bilinear", crop=1.0)
+    return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+
+def _leave_out(fields: dict[str, Any], **younger: Any) -> None:
+    """Fields that stand in files, but for these values never in a digest: it is older than they."""
+    for name, value in younger.items():
+        if name in fields and fields[name] == value:
+            del fields[name]
 
 
 class _Header(msgspec.Struct):
@@ -200,9 +213,10 @@ def read(package: Path) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
+        written = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise PackageError(f"'{path}' is damaged: {error}.", hint=_AGAIN) from error
-    if manifest.computed_digest() != manifest.digest:
+    if _digest(written) != manifest.digest:
         raise PackageError(
             f"'{path}' was changed after the package was made: its digest does not match.",
             hint=_AGAIN,

@@ -1,9 +1,11 @@
 """A package is whole or refused, and the same recipe gives the same digest."""
 
 import errno
+import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlserve_cli.errors import PackageError
@@ -42,6 +44,30 @@ def test_another_name_gives_another_digest(iris_package, tmp_path):
     second = iris_package(tmp_path / "second", name="flowers")
 
     assert first.manifest.digest != second.manifest.digest
+
+
+def test_a_package_that_was_made_before_a_field_existed_still_opens(iris_package):
+    package = iris_package()
+
+    def as_before(document):
+        del document["finite_inputs"], document["batch"]["reason"], document["digest"]
+        del document["padding"], document["precision"]
+        canonical = msgspec.json.encode(document, order="sorted")
+        document["digest"] = "sha256:" + hashlib.sha256(canonical).hexdigest()
+
+    rewrite(package, as_before)
+
+    opened = Package.open(package.path)
+    assert opened.manifest.digest != package.manifest.digest
+    assert opened.manifest.batch == package.manifest.batch
+
+
+def test_a_field_that_is_added_by_hand_is_a_change(iris_package):
+    package = iris_package()
+    rewrite(package, lambda document: document.update(note="mine"))
+
+    with pytest.raises(PackageError, match="was changed after the package was made"):
+        Package.open(package.path)
 
 
 def test_evidence_is_added_and_never_changes_the_digest(iris_package):
