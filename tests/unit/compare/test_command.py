@@ -41,7 +41,7 @@ def test_the_gate_ends_with_status_1_the_reason_and_what_to_allow(
 
     assert done.exit_code == 1
     assert "error: 'second' does not pass: it loses" in done.stderr
-    assert "slower than 'first' at batch 1" in done.stderr
+    assert "slower than 'first': 2.00× slower" in done.stderr
     assert "hint: allow more with --max-drop and --allow-slower" in done.stderr
 
 
