@@ -2,12 +2,13 @@
 
 uvicorn reads a head of any length and waits for the rest of a request for ever, so one client could
 fill the memory, and a few thousand take every file descriptor. It also loses the body of a request
-that offers to go on in HTTP/2, as Java's own client does with every first one.
+that offers to go on in another protocol, as Java's own client does with HTTP/2 in every first one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ SILENCE_S = 30.0
 """How long the rest of a request may be waited for while nothing comes."""
 
 _HEAD_END = b"\r\n\r\n"
-_OFFER = b"\r\nupgrade: h2c\r\n"
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 _REFUSED = b'{"error":"the head of the request is larger than %d bytes"}' % HEAD_BYTES
 
 
@@ -271,14 +272,12 @@ class Connection(HttpToolsProtocol):
 
 
 def without_offer(data: bytes) -> bytes:
-    """The beginning of a request, without an offer to go on in HTTP/2 over the same connection.
+    """The beginning of a request, without an offer to go on in another protocol, such as HTTP/2.
 
-    RFC 9113 has dropped that offer, and RFC 9110 (7.8) lets a server pass over it.
+    RFC 9110 (7.8) lets a server pass over it; of those that there are, this one speaks none.
     """
-    if b"h2c" not in data:
+    if b"pgrade:" not in data and b"PGRADE:" not in data:
         return data
-    head, end, _ = data.partition(_HEAD_END)
-    place = (head + end).lower().find(_OFFER)
-    if place < 0:
-        return data
-    return data[: place + 2] + data[place + len(_OFFER) :]
+    end = data.find(_HEAD_END)
+    head = data if end < 0 else data[: end + 2]
+    return _OFFER.sub(b"", head) + data[len(head) :]

@@ -80,16 +80,27 @@ def test_who_stops_in_the_middle_is_let_go(part):
     assert talk(part, silence_s=0.05) == b""
 
 
-@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade"])
-def test_an_offer_of_http_2_does_not_cost_a_request_its_body(name):
-    offer = (
-        b"Connection: Upgrade, HTTP2-Settings, close\r\n%s: h2c\r\nHTTP2-Settings: AA\r\n" % name
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+@pytest.mark.parametrize("value", [b" h2c", b"h2c", b" H2C", b" TLS/1.3, h2c", b" websocket"])
+def test_an_offer_of_another_protocol_does_not_cost_a_request_its_body(name, value, caplog):
+    offer = b"Connection: Upgrade, HTTP2-Settings, close\r\n%s:%s\r\nHTTP2-Settings: AA\r\n" % (
+        name,
+        value,
     )
     assert talk(POST + offer + b"\r\nhello").endswith(b"\r\n\r\nhello")
+    assert not caplog.records  # anybody could fill the log with what was said of each
 
 
 @pytest.mark.parametrize(
-    "data", [POST + b"\r\n\r\nUpgrade: h2c\r\n", POST + b"X: h2c\r\n\r\n", b"h2c", b""]
+    "data",
+    [
+        POST + b"\r\n\r\nUpgrade: h2c\r\n",
+        POST + b"X: h2c\r\n\r\n",
+        POST + b"Upgrade-Insecure-Requests: 1\r\n\r\n",
+        POST + b"X: Upgrade: h2c\r\n\r\n",
+        b"h2c",
+        b"",
+    ],
 )
 def test_only_an_offer_in_a_head_is_left_out(data):
     assert without_offer(data) == data

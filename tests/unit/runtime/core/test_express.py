@@ -184,6 +184,20 @@ def test_a_known_head_whose_request_comes_in_two_parts_is_answered_once(cut: int
     assert talk(story)[0] == ([(200, b"0123456789"), (200, b"zafter")], 5)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"", b"\r\n"), (b"\r\n", b""), (b"\r\n", b"\r\n\r\n")]
+)
+def test_empty_lines_around_a_request_are_no_part_of_its_body(before: bytes, after: bytes) -> None:
+    async def story(line, endpoint, state):
+        found = []
+        for number in range(5):
+            line.send(before + request(b"\r\n\r\n%d" % number) + after)
+            found.append((await line.answer())[1])
+        return found
+
+    assert talk(story)[0] == [b"\r\n\r\n%d" % number for number in range(5)]
+
+
 def test_requests_that_come_in_one_piece_are_answered_in_their_order() -> None:
     async def story(line, endpoint, state):
         for _ in range(3):
