@@ -46,6 +46,37 @@ def test_text_lines_begin_with_the_level(set_up, capsys):
     assert capsys.readouterr().err == "INFO: hello\n"
 
 
+def test_what_a_client_named_adds_no_line_and_does_nothing_to_a_terminal(set_up, capsys):
+    set_up("text")
+    logging.getLogger("mlserve.x").info(
+        "POST %s 404", "/a\nERROR: forged\r\x1b[31m\u2028\x85/infer"
+    )
+
+    (line,) = capsys.readouterr().err.splitlines()
+
+    assert line == r"INFO: POST /a\nERROR: forged\r\x1b[31m\u2028\x85/infer 404"
+
+
+def test_a_traceback_keeps_its_lines_as_text(set_up, capsys):
+    set_up("text")
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logging.getLogger("mlserve.x").exception("failed\n")
+
+    first, *rest = capsys.readouterr().err.splitlines()
+
+    assert first == "ERROR: failed"
+    assert rest[-1] == "ValueError: boom"
+
+
+def test_a_name_that_is_no_unicode_is_logged_as_json_nevertheless(set_up, capsys):
+    set_up("json")
+    logging.getLogger("mlserve.x").warning("'%s' is damaged", "a\udc80")
+
+    assert json.loads(capsys.readouterr().err)["message"] == "'a\udc80' is damaged"
+
+
 def test_setting_up_twice_logs_once(set_up, capsys):
     set_up("text")
     set_up("text")
