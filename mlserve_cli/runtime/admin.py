@@ -210,9 +210,10 @@ class Admin:
     async def audit(self, request: Request) -> Response:
         """`GET /admin/v1/audit?limit=100`: the last entries, oldest first."""
         text = request.query_params.get("limit", str(_ENTRIES))
-        if not text.isdecimal() or not 0 < int(text) <= 10_000:
+        limit = int(text) if text.isdecimal() and len(text) < 10 else 0
+        if not 0 < limit <= 10_000:
             raise InvalidRequest(f"limit is '{text}', and it must be a number from 1 to 10000")
-        return JSONResponse({"entries": await self._server.operations.journal.entries(int(text))})
+        return JSONResponse({"entries": await self._server.operations.journal.entries(limit)})
 
     def _done(self, name: str, kept: bool) -> Response:
         """The model as it is now; `kept`: whether it will be so after a restart as well."""
@@ -293,7 +294,7 @@ async def _read(request: Request, kind: type[T]) -> T:
         raise InvalidRequest("the client left before its body ended") from None
     try:
         return msgspec.json.decode(text or b"{}", type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         fields = ", ".join(kind.__struct_fields__)
         raise InvalidRequest(
             f"the body does not fit: {error}", hint=f"it is an object of {fields}"

@@ -77,7 +77,7 @@ class AuditLog:
         for line in lines:
             try:
                 found = msgspec.json.decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if isinstance(found, dict):
                 yield found

@@ -89,7 +89,7 @@ def read(path: Path) -> list[Key]:
         ) from None
     except OSError as error:
         raise SettingsError(f"the keys file '{path}' cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"'{path}' is no keys file: {error}.") from error
     names = [key.name for key in found]
     for name in names:

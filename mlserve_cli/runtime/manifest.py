@@ -202,7 +202,7 @@ def read(package: Path) -> Manifest:
         raise PackageError(f"'{path}' cannot be read: {error.strerror}.") from error
     try:
         schema = msgspec.json.decode(text, type=_Header).schema
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PackageError(f"'{path}' is damaged: {error}.", hint=_AGAIN) from error
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise PackageError(f"'{path}' is damaged: schema is {schema!r}, not a number.", hint=_AGAIN)
@@ -214,7 +214,7 @@ def read(package: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
         written = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PackageError(f"'{path}' is damaged: {error}.", hint=_AGAIN) from error
     if _digest(written) != manifest.digest:
         raise PackageError(

@@ -80,7 +80,7 @@ class StateFile:
             if schema != SCHEMA:
                 raise msgspec.ValidationError(f"its schema is {schema}, and {SCHEMA} is known")
             return msgspec.json.decode(text, type=State)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             aside = self.path.with_name(f"{self.path.name}.aside")
             with contextlib.suppress(OSError):
                 self.path.replace(aside)

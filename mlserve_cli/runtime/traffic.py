@@ -13,6 +13,7 @@ over, it gives none back.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated
@@ -203,13 +204,18 @@ class Traffic:
             )
         if rule.sticky is not None:
             kind, _, source = rule.sticky.partition(":")
-            if kind not in ("header", "field") or not source.strip():
+            fits = _HEADER.fullmatch(source) if kind == "header" else source.strip()
+            if kind not in ("header", "field") or not fits:
                 raise InvalidRequest(
                     f"model '{name}' cannot stick to '{rule.sticky}'",
                     hint="it can be header:NAME or field:NAME",
                 )
         if any(not label.strip() for label in rule.labels):
             raise InvalidRequest(f"a label of model '{name}' is empty")
+
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What a header can be called (RFC 9110, 5.6.2); a request would fail over anything else."""
 
 
 def _split(name: str, rule: TrafficRule) -> _Split:

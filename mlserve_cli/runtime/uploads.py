@@ -7,6 +7,7 @@ paths that lead elsewhere.
 from __future__ import annotations
 
 import asyncio
+import errno
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,9 @@ from .body import Disconnected, Receive
 from .errors import Conflict, InvalidRequest, NotImplementedHere, TooLarge
 
 _MEMBERS = 10_000  # a package has a dozen; each costs an inode
+_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL})
+"""What the names in a tar may be to blame for, and never the disk."""
+
 _WRITE_BYTES = 1 << 20  # a hop to a thread for every few kilobytes would cost more than the disk
 
 
@@ -86,8 +90,12 @@ def _unpack(file: Path, folder: Path, limit_bytes: int) -> None:
                         f"the package holds '{member.name}', which is neither a file nor a folder"
                     )
                 archive.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"the body is no tar of a package: {error}") from error
+    except OSError as error:
+        if error.errno not in _NAMES:
+            raise
+        raise InvalidRequest(f"the body is no tar of a package: {error.strerror}") from error
     file.unlink()
 
 

@@ -180,7 +180,7 @@ def _load(folder: Path) -> Trainable:
         try:
             source = msgspec.json.decode((folder / SOURCE_JSON).read_bytes(), type=_Source)
             state = load_file(folder / WEIGHTS)
-        except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, SafetensorError) as error:
             raise StepError(f"'{folder}' is damaged: {error}.") from error
         module = definition.function(source.entry)()
     if not isinstance(module, torch.nn.Module):

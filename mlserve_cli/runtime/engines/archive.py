@@ -129,7 +129,7 @@ def _compiled(path: Path, archive: zipfile.ZipFile, names: list[str]) -> Archive
 def _signature(path: Path, text: bytes) -> Signature:
     try:
         return msgspec.json.decode(text, type=Signature)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"the signature in '{path}' is damaged: {error}.") from error
 
 

@@ -144,7 +144,7 @@ def read(path: Path) -> Ensemble:
         found = msgspec.json.decode(text, type=Ensemble)
     except OSError as error:
         raise PackageError(f"'{path}' cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PackageError(f"'{path}' is damaged: {error}.", hint="make it again") from error
     check(found.steps, [spec.name for spec in found.inputs], [spec.name for spec in found.outputs])
     return found

@@ -137,7 +137,17 @@ def test_a_schema_that_is_no_number_is_refused(iris_package, schema):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"schema": 1}', "\x00\xff", "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"schema": 1}',
+        "\x00\xff",
+        '{"schema": 1, "name": "\xff"}',
+        "[" * 100_000,
+    ],
 )
 def test_a_manifest_that_is_no_manifest_is_damaged(iris_package, text):
     package = iris_package()

@@ -39,6 +39,16 @@ def test_only_its_owner_may_read_the_file(path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("line", [b"no JSON", b'{"who": "\xff"}', b"[" * 10_000, b"3"])
+def test_a_line_that_is_no_entry_hides_none_of_the_others(path, line):
+    log = AuditLog(path)
+    log.append(entry(action="load"))
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+
+    assert [found["action"] for found in log.entries(10)] == ["load"]
+
+
 def test_half_a_line_that_a_crash_left_does_not_swallow_the_next(path):
     log = AuditLog(path)
     log.append(entry(action="load"))

@@ -1,6 +1,5 @@
 """API keys: what is kept of them, and who gets in."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,9 +92,10 @@ def test_a_file_that_was_damaged_changes_nothing(
 
 
 def test_a_server_does_not_start_with_a_damaged_file(file: Path) -> None:
-    file.write_text(json.dumps({"keys": [{"name": "web"}]}))
-    with pytest.raises(SettingsError, match="is no keys file"):
-        guard(file)
+    for text in (b'{"keys": [{"name": "web"}]}', b'{"keys": [{"name": "\xff"}]}'):
+        file.write_bytes(text)
+        with pytest.raises(SettingsError, match="is no keys file"):
+            guard(file)
     file.unlink()
     with pytest.raises(SettingsError, match="does not exist"):
         guard(file)

@@ -35,7 +35,16 @@ def test_no_file_is_an_empty_state(file):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b'{"schema": 1, "rules": 3}', b'{"schema": 99}', b"\xff\xfe", b"[" * 10_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"schema": 1, "rules": 3}',
+        b'{"schema": 99}',
+        b"\xff\xfe",
+        b'{"schema": 1, "loaded": {"\xff": []}}',
+        b"[" * 10_000,
+    ],
 )
 def test_a_damaged_file_is_put_aside_with_a_warning(file, text, caplog):
     file.path.parent.mkdir()

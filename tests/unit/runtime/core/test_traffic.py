@@ -159,6 +159,8 @@ def test_a_version_that_is_gone_leaves_its_share_to_the_default(traffic, registr
         (TrafficRule(shadow="1", shadow_share=101), "is 101 %"),
         (TrafficRule(sticky="cookie:x"), "cannot stick to 'cookie:x'"),
         (TrafficRule(sticky="header:"), "cannot stick to 'header:'"),
+        (TrafficRule(sticky="header:a b"), "cannot stick to 'header:a b'"),
+        (TrafficRule(sticky="header:\u4e2d"), "cannot stick to 'header:\u4e2d'"),
         (TrafficRule(labels={" ": "1"}), "label of model 'dbl' is empty"),
     ],
 )

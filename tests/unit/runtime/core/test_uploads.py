@@ -94,6 +94,38 @@ def test_what_is_no_tar_is_refused(tmp_path, text):
     assert list(tmp_path.iterdir()) == []
 
 
+def extended(**facts):
+    """A tar of one file with such facts of its own (POSIX.1-2001, "pax Extended Header")."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = special("a", tarfile.REGTYPE)
+        info.pax_headers = facts
+        archive.addfile(info)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        extended(mtime="inf"),
+        extended(size="-512"),
+        extended(path="a\0b"),
+        extended(path="a" * 5000),
+        extended(path="a/" * 2000 + "b"),
+        tar(("a", b"1"), ("a/b", b"2")),
+        tar(("a/b", b"1"), ("a", b"2")),
+        tar(special(".", tarfile.REGTYPE)),
+        tar(*[special("x", tarfile.XHDTYPE)] * 1500),
+    ],
+    ids=["time", "size", "nul", "long", "deep", "below a file", "folder", "root", "recursive"],
+)
+def test_a_tar_that_python_or_the_disk_stumbles_over_is_the_clients_error(tmp_path, text):
+    with pytest.raises(InvalidRequest, match="no tar of a package"):
+        unpack(tmp_path, text)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_tar_that_was_cut_short_is_refused(tmp_path):
     text = tar(("serve/model.onnx", b"\x01" * 4000))
 

@@ -185,7 +185,7 @@ def test_a_body_that_does_not_fit_is_refused_with_what_is_allowed(
     assert "version" in reply.json()["hint"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 9000])
+@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"version": "\xff"}', b"[" * 9000])
 def test_a_body_that_is_no_json_is_refused(client: Any, content: bytes) -> None:
     assert client.post("/admin/v1/models/iris/promote", content=content).status_code == 400
 
@@ -241,4 +241,5 @@ def test_the_audit_log_tells_who_did_what(client: Any) -> None:
     assert entries[0]["outcome"] == "done"
     assert "is not found" in entries[1]["outcome"]
     assert {entry["who"] for entry in entries} == {"anonymous"}
-    assert client.get("/admin/v1/audit?limit=no").status_code == 400
+    for limit in ("no", "0", "10001", "9" * 5000):
+        assert client.get(f"/admin/v1/audit?limit={limit}").status_code == 400
