@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from .errors import contained
+
 T = TypeVar("T")
 
 _LINUX = sys.platform == "linux"
@@ -28,9 +30,16 @@ _NICENESS = 19  # about 1.5 % of a core that others want; all of one that nobody
 
 async def alone(work: Callable[[], T], *, name: str = "loading") -> T:
     """Run `work` on a thread that ends with it. One that is cancelled goes on alone."""
+
+    def run() -> T:
+        try:
+            return work()
+        except BaseException as error:  # a package's own code may try to end the process
+            raise contained(error) from error.__cause__
+
     pool = ThreadPoolExecutor(1, thread_name_prefix=name)
     try:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
     finally:
         pool.shutdown(wait=False)
 

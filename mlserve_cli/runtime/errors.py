@@ -144,6 +144,19 @@ class DeadlineExceeded(RequestError):
     reason = "deadline"
 
 
+def contained(error: BaseException) -> Exception:
+    """What code that is not ours raised, as an error that ends what it was asked for and no more.
+
+    Whoever waits for it would take `SystemExit` for the end of the server, `CancelledError` for its
+    own, and never hear of a `StopIteration`, which no future takes.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    found = RuntimeError(f"{type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
 def release(error: BaseException) -> None:
     """Let go of where an error came from, once it was answered and logged.
 

@@ -23,7 +23,7 @@ import msgspec
 from . import background, versions
 from .assembly import assemble
 from .changes import Changes
-from .errors import InvalidRequest, MlserveError, NotFound, Stopping
+from .errors import EngineError, InvalidRequest, MlserveError, NotFound, Stopping
 from .index import ModelStatus, index, key_of
 from .loading import Abandoned, prepare
 from .monitoring import logs
@@ -370,6 +370,10 @@ class Lifecycle:
             self._failed[key] = text
             self._server.metrics.model(*key).load_failed()
             raise
+        except Exception as error:  # an engine, or processing.py, of the user's own
+            reason = self._failed[key] = f"{type(error).__name__}: {error}"
+            log.error("%s %s failed while it was loaded", *key, exc_info=error)
+            raise EngineError(f"'{key[0]}' {key[1]} cannot be loaded: {reason}.") from error
         finally:
             self._loading.discard(key)
         self._failed.pop(key, None)

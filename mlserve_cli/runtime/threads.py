@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import DeadlineExceeded
+from .errors import DeadlineExceeded, contained
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Threads:
         self._free -= 1
         pool = self._pool
 
-        def ended(result: Any, error: BaseException | None) -> None:
+        def ended(result: Any, error: Exception | None) -> None:
             if not job.future.done():
                 if error is None:
                     job.future.set_result(result)
@@ -77,13 +77,13 @@ class Threads:
 
         def run() -> None:
             result: Any = None
-            failure: BaseException | None = None
+            failure: Exception | None = None
             try:
                 if job.deadline is not None and job.deadline <= time.monotonic():
                     raise DeadlineExceeded("Request timeout expired")
                 result = job.work()
             except BaseException as error:  # whatever it is, somebody waits for it
-                failure = error
+                failure = contained(error)
             try:
                 loop.call_soon_threadsafe(ended, result, failure)
             except RuntimeError:

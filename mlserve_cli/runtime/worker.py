@@ -39,7 +39,7 @@ class InlineWorker:
         """Run `batch` and call `done` before returning."""
         try:
             outputs = self._engine.run(batch)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the batch has to be answered
             done(None, error)
         else:
             done(outputs, None)

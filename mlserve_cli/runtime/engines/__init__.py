@@ -34,7 +34,7 @@ def load(name: str, model: Path, options: EngineOptions | None = None) -> Engine
         engine: Engine = factory(model, options or EngineOptions())
     except MlserveError:
         raise
-    except Exception as error:  # a user's own engine may raise anything
+    except (Exception, SystemExit) as error:  # a user's own engine may raise anything
         raise EngineError(
             f"the engine '{name}' cannot load '{model}': {type(error).__name__}: {error}."
         ) from error
@@ -52,9 +52,10 @@ def find(name: str) -> Any:
         )
     try:
         module = importlib.import_module(module_name, package=__name__)
-    except (ImportError, ValueError) as error:  # ":Class" names no module at all
+    except (Exception, SystemExit) as error:  # no module at all; or a user's, which raises anything
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
         raise EngineError(
-            f"the engine '{name}' cannot be imported: {error}.",
+            f"the engine '{name}' cannot be imported: {kind}{error}.",
             hint="'mlserve doctor' says what to install"
             if name in ENGINES
             else "Python has to find the module: set PYTHONPATH to its folder, or install it",

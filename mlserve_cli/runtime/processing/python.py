@@ -186,7 +186,7 @@ def load_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PackageError(
             f"'{path}' cannot be imported: {type(error).__name__}: {error}.",
             hint="install what its requirements name",

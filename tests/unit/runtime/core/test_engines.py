@@ -126,6 +126,23 @@ def test_an_engine_of_the_users_own_that_fails_is_a_sentence(tmp_path, monkeypat
         engines.load("theirs:Engine", tmp_path)
 
 
+def test_an_engine_of_the_users_own_that_ends_the_process_is_a_sentence(tmp_path, monkeypatch):
+    def leave(model, options):
+        sys.exit(3)
+
+    monkeypatch.setitem(sys.modules, "theirs", SimpleNamespace(Engine=leave))
+    with pytest.raises(EngineError, match=r"'theirs:Engine' cannot load .*: SystemExit: 3"):
+        engines.load("theirs:Engine", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "def (", "raise SystemExit(3)", "import nothing_here"])
+def test_a_module_of_an_engine_that_cannot_be_imported_is_a_sentence(tmp_path, monkeypatch, text):
+    (tmp_path / "own_engine_of_a_test.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match="'own_engine_of_a_test:Engine' cannot be imported"):
+        engines.load("own_engine_of_a_test:Engine", tmp_path)
+
+
 @pytest.mark.parametrize("name", [":", ":Class", "no.such.module:Class", "json:Nothing", "nope"])
 def test_an_engine_that_is_not_there_is_a_sentence(name, tmp_path):
     with pytest.raises(EngineError):

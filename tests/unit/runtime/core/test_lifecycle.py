@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from mlserve_cli.runtime import lifecycle as lifecycles
 from mlserve_cli.runtime.errors import InvalidRequest, NotFound, SettingsError, Stopping
 from mlserve_cli.runtime.server import Server
 from mlserve_cli.runtime.settings import Settings
@@ -423,6 +424,35 @@ def test_a_version_that_cannot_be_loaded_does_not_stop_a_rescan(put, during, fak
         found = during(block)
 
     assert found == {"1": "READY", "2": "UNAVAILABLE", "3": "READY"}
+    assert "iris 2 cannot be loaded" in caplog.text
+
+
+@pytest.mark.parametrize("raised", [TypeError("odd"), SystemExit(3), StopIteration()])
+def test_a_version_whose_code_raises_anything_does_not_stop_a_rescan(
+    put, during, monkeypatch, caplog, raised
+):
+    put("1")
+    prepare = lifecycles.prepare
+
+    def fail(found, *more, **named):
+        if found.manifest.version == "2":
+            raise raised
+        return prepare(found, *more, **named)
+
+    monkeypatch.setattr(lifecycles, "prepare", fail)
+
+    async def block(server):
+        put("2")
+        put("3")
+        await server.lifecycle.rescan()
+        with pytest.raises(InvalidRequest, match=type(raised).__name__):
+            await server.lifecycle.load("iris", "2")
+        return states(server), reason(server, "2")
+
+    found, why = during(block)
+
+    assert found == {"1": "READY", "2": "UNAVAILABLE", "3": "READY"}
+    assert type(raised).__name__ in why
     assert "iris 2 cannot be loaded" in caplog.text
 
 

@@ -49,6 +49,30 @@ async def test_work_is_done_on_a_thread_and_its_result_comes_back(threads):
     assert await threads.run("a", threading.get_ident) != threading.get_ident()
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        asyncio.CancelledError(),
+        StopIteration(1),
+        GeneratorExit(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_code_that_would_end_the_server_fails_alone_and_gives_its_thread_back(raised):
+    def fail():
+        raise raised
+
+    async def story(threads):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=type(raised).__name__):
+                await threads.run("a", fail)
+        assert await threads.run("a", lambda: 1) == 1
+
+    scenario(story)()
+
+
 @scenario
 async def test_what_work_raises_comes_back(threads):
     def fail():

@@ -39,8 +39,8 @@ def test_an_inline_worker_answers_before_start_returns():
     assert found == [(ROWS, None)]
 
 
-def test_an_inline_worker_hands_on_what_was_raised():
-    error = ValueError("bad row")
+@pytest.mark.parametrize("error", [ValueError("bad row"), SystemExit(1), asyncio.CancelledError()])
+def test_an_inline_worker_hands_on_what_was_raised(error):
     found = []
     InlineWorker(Engine(error)).start(ROWS, lambda *answer: found.append(answer))
 

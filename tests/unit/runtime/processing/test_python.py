@@ -102,7 +102,9 @@ def test_a_result_of_the_wrong_form_is_the_packages_fault(
         predict()
 
 
-@pytest.mark.parametrize("text", ["import nothing_like_this", "1 / 0", "def ("])
+@pytest.mark.parametrize(
+    "text", ["import nothing_like_this", "1 / 0", "def (", "raise SystemExit(3)"]
+)
 def test_a_file_that_cannot_be_imported_is_refused(make: Any, tmp_path: Path, text: str) -> None:
     with pytest.raises(PackageError, match=r"processing\.py' cannot be imported"):
         build(make, tmp_path, text)
