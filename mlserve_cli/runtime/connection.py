@@ -47,6 +47,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._express = express
         self._short: ExpressCycle | None = None  # the cycle, where it went the short way
+        self._running: Any = None  # the cycle that is answered; with pipelining not the last one
         self._known: Known | None = None  # the last request, where the next may be just as short
         self._begun = 0  # requests in what was received last
         self._head = 0  # bytes of a head that has not ended yet
@@ -67,6 +68,13 @@ class Connection(HttpToolsProtocol):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+        # uvicorn tells the last request alone; the others would be answered into a closed socket.
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        self._running = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,11 +160,15 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _start(self, cycle: ExpressCycle, express: Express) -> None:
-        self._short = cycle
+        self._short = self._running = cycle
         self.cycle = cycle  # type: ignore[assignment]
         default = express.default(self.server_state.default_headers)
         cycle.task = self.loop.create_task(cycle.run(default, self.tasks))
         self.tasks.add(cycle.task)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _remember(self, cycle: ExpressCycle, data: bytes) -> None:
         """Keep the head of a request that came in one piece: mostly the next one has the same."""

@@ -184,20 +184,6 @@ def test_a_known_head_whose_request_comes_in_two_parts_is_answered_once(cut: int
     assert talk(story)[0] == ([(200, b"0123456789"), (200, b"zafter")], 5)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [(b"", b"\r\n"), (b"\r\n", b""), (b"\r\n", b"\r\n\r\n")]
-)
-def test_empty_lines_around_a_request_are_no_part_of_its_body(before: bytes, after: bytes) -> None:
-    async def story(line, endpoint, state):
-        found = []
-        for number in range(5):
-            line.send(before + request(b"\r\n\r\n%d" % number) + after)
-            found.append((await line.answer())[1])
-        return found
-
-    assert talk(story)[0] == [b"\r\n\r\n%d" % number for number in range(5)]
-
-
 def test_requests_that_come_in_one_piece_are_answered_in_their_order() -> None:
     async def story(line, endpoint, state):
         for _ in range(3):
@@ -247,6 +233,21 @@ def test_nothing_is_computed_for_a_client_that_left_while_its_request_was_decode
             while not connection.cycle.disconnected:  # noqa: ASYNC110 - the socket says nothing
                 await asyncio.sleep(0)
         endpoint.decoded.set()
+        await asyncio.gather(*state.tasks)
+        return endpoint.answered
+
+    assert talk(story)[0] == 0
+
+
+@pytest.mark.parametrize("path", [b"/echo", b"/echo?long"])
+def test_a_connection_that_breaks_ends_every_request_that_came_over_it(path: bytes) -> None:
+    async def story(line, endpoint, state):
+        first = request(b"never").replace(b"/echo", path, 1)
+        line.send(first + request(b"second") + request(b"third"))
+        await endpoint.started.wait()
+        (broken,) = state.connections
+        broken.transport.abort()  # the answer before this one met a client that had left
+        await asyncio.wait_for(endpoint.left.wait(), 20)
         await asyncio.gather(*state.tasks)
         return endpoint.answered
 
