@@ -6,9 +6,12 @@ nothing until one rename makes it whole.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,11 @@ from pathlib import Path
 from . import manifest as manifests
 from .errors import MlserveError, PackageError
 from .manifest import MANIFEST, Manifest
+
+_PREFIX = ".delivery."
+
+_STALE_S = 60.0
+"""How old a draft is at least that is swept up: between its making and its lock it is nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +55,21 @@ class Delivered:
 
 @contextmanager
 def draft(repository: Path) -> Iterator[Path]:
-    """A hidden folder for what is on its way; what is left in it is swept up."""
+    """A hidden folder for what is on its way; what is left in it is swept up.
+
+    So is what others left who were killed; it may be gigabytes, and nobody sees it.
+    """
+    _sweep(repository)
     hidden = _hidden(repository)
     hidden.mkdir()
+    held = os.open(hidden, os.O_RDONLY)
     try:
+        with contextlib.suppress(OSError):  # not every network's file system can
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield hidden
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        os.close(held)
 
 
 def put(folder: Path, repository: Path, *, replace: bool = False) -> Delivered:
@@ -136,7 +152,21 @@ def _flush(folder: Path) -> None:
 
 
 def _hidden(folder: Path) -> Path:
-    return folder / f".delivery.{secrets.token_hex(4)}"
+    return folder / f"{_PREFIX}{secrets.token_hex(4)}"
+
+
+def _sweep(repository: Path) -> None:
+    """Remove drafts that nobody holds any more: a lock ends with the process that has it."""
+    for stale in repository.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # it went meanwhile, is held, or is no folder
+            if time.time() - stale.stat().st_mtime < _STALE_S:
+                continue
+            held = os.open(stale, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stale, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _tidy(folder: Path, repository: Path) -> None:

@@ -1,5 +1,6 @@
 """A package arrives whole or not at all, in the place where a server looks for it."""
 
+import os
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from mlserve_cli.deploy.delivery import deliver
 from mlserve_cli.errors import PackageError
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime import repository as repositories
-from mlserve_cli.runtime.delivery import find, target_of
+from mlserve_cli.runtime.delivery import draft, find, target_of
 
 
 @pytest.fixture
@@ -131,3 +132,28 @@ def test_drafts_and_damaged_neighbours_are_passed_over(repository, iris_package,
     (repository / "broken" / "manifest.json").write_text("{")
 
     assert find(repository, package.manifest) is None
+
+
+def test_what_a_killed_delivery_left_is_swept_up_and_what_is_on_its_way_is_not(
+    repository, iris_package
+):
+    def age(folder):
+        (folder / "package.tar").write_bytes(b"x" * 1000)
+        os.utime(folder, (0, 0))
+
+    left, fresh = repository / ".delivery.left", repository / ".delivery.fresh"
+    left.mkdir()
+    age(left)
+    fresh.mkdir()  # its maker has not come to lock it yet
+    (repository / ".delivery.file").write_text("no draft")
+    with draft(repository) as going_on:
+        age(going_on)
+        deliver(iris_package(), repository)
+
+        assert (going_on / "package.tar").exists()
+        assert not left.exists()
+    assert sorted(path.name for path in repository.iterdir()) == [
+        ".delivery.file",
+        ".delivery.fresh",
+        "iris",
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import stat
 
 import pytest
@@ -47,6 +48,19 @@ def test_a_line_that_is_no_entry_hides_none_of_the_others(path, line):
         file.write(line + b"\n")
 
     assert [found["action"] for found in log.entries(10)] == ["load"]
+
+
+def test_an_entry_that_found_no_room_is_said_to_be_missing(path, monkeypatch, caplog):
+    log = AuditLog(path)
+    log.append(entry(action="load"))
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, line: write(file, line[:10]))
+        assert not log.append(entry(action="unload"))
+
+    assert "No space left on device" in caplog.text
+    assert log.append(entry(action="promote"))
+    assert [found["action"] for found in log.entries(10)] == ["load", "promote"]
 
 
 def test_half_a_line_that_a_crash_left_does_not_swallow_the_next(path):
