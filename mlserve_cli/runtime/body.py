@@ -31,10 +31,17 @@ class Disconnected(Exception):
     """The client left before it had an answer; there is nobody to tell."""
 
 
-async def read(headers: Mapping[bytes, bytes], receive: Receive, *, limit_bytes: int) -> bytes:
+async def read(
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    *,
+    limit_bytes: int,
+    grow: Callable[[int], None] | None = None,
+) -> bytes:
     """The whole body as it was sent.
 
-    Raises `TooLarge` at once when Content-Length says so, else as soon as too much has come in;
+    grow: told how much has come in, while more is to come; what it raises ends the reading. Raises
+    `TooLarge` at once when Content-Length says so, else as soon as too much has come in;
     `Disconnected`.
     """
     announced = headers.get(b"content-length", b"")
@@ -45,7 +52,7 @@ async def read(headers: Mapping[bytes, bytes], receive: Receive, *, limit_bytes:
         raise Disconnected
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
-        body = await _rest(body, receive, limit_bytes)
+        body = await _rest(body, receive, limit_bytes, grow)
     if len(body) > limit_bytes:
         raise too_large(limit_bytes)
     return body
@@ -61,10 +68,14 @@ async def unpack(headers: Mapping[bytes, bytes], body: bytes, *, limit_bytes: in
     return decompress(body, encoding, limit_bytes=limit_bytes)
 
 
-async def _rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
+async def _rest(
+    first: bytes, receive: Receive, limit_bytes: int, grow: Callable[[int], None] | None
+) -> bytes:
     chunks = [first]
     size = len(first)
     while True:
+        if grow is not None:
+            grow(len(chunks[-1]))
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected

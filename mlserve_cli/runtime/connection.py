@@ -139,13 +139,14 @@ class Connection(HttpToolsProtocol):
         target = express.target(self.url)
         if target is None or not express.admits(headers):
             return False
-        length, prefix = int(announced), 0
+        length, prefix, held = int(announced), 0, None
         if length > SMALL:
             endpoint = target[0]
             if length > endpoint.limit_bytes or not endpoint.takes_views:
                 return False
             sent = headers.get(b"inference-header-content-length", b"")
             prefix = int(sent) if sent.isdigit() and len(sent) < 10 else 0
+            held = endpoint.server.dataplane.receive()
         cycle = ExpressCycle(
             target,
             headers,
@@ -155,6 +156,7 @@ class Connection(HttpToolsProtocol):
             prefix=prefix,
             keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
+            held=held,
         )
         self._start(cycle, express)
         return True

@@ -25,6 +25,12 @@ class Hold:
         self._plane = plane
         self._size = size
 
+    def grow(self, size: int) -> None:
+        """That many more came in. Raises `Overloaded` where there is no room for them."""
+        self._plane.bytes_in_flight += size
+        self._size += size
+        self._plane.check(self._size)
+
     def let_go(self) -> None:
         """They are tensors now, or nothing; to do it twice is no mistake."""
         self._plane.bytes_in_flight -= self._size
@@ -160,18 +166,29 @@ class DataPlane:
         self._take(size)
         return Hold(self, size)
 
+    def receive(self) -> Hold:
+        """Count the bytes of a body while it comes in: `grow` by each part, then let go."""
+        return Hold(self, 0)
+
+    def check(self, own: int) -> None:
+        """Raise `Overloaded` where others and `own` bytes are more together than there may be."""
+        if self.bytes_in_flight > self._max_bytes and self.bytes_in_flight > own:
+            raise self._overloaded(self.bytes_in_flight - own)
+
     def close(self) -> None:
         """End the processing threads."""
         self._threads.close()
 
     def _take(self, size: int) -> None:
         if self.bytes_in_flight + size > self._max_bytes and self.bytes_in_flight:
-            raise Overloaded(
-                f"requests of {self.bytes_in_flight} bytes are in memory, and max_inflight_mb "
-                f"allows {self._max_bytes}",
-                retry_after_s=1,
-            )
+            raise self._overloaded(self.bytes_in_flight)
         self.bytes_in_flight += size
+
+    def _overloaded(self, size: int) -> Overloaded:
+        return Overloaded(
+            f"requests of {size} bytes are in memory, and max_inflight_mb allows {self._max_bytes}",
+            retry_after_s=1,
+        )
 
 
 async def _split(

@@ -22,6 +22,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from .body import Disconnected
+from .dataplane import Hold
+from .errors import Overloaded
 from .gate import Gate, admits, scope_of
 from .protocols.endpoint import Call, Endpoint, Reply
 from .security import Guard
@@ -98,14 +100,19 @@ class Express:
 class ExpressCycle:
     """One request and its answer. It stands where uvicorn's own cycle would.
 
-    length: of the body. prefix: its bytes before the first binary tensor.
+    length: of the body. prefix: its bytes before the first binary tensor. held: what counts the
+    bytes of a large body while they come in; one that there is no room for is refused at once, and
+    the rest of it is read and thrown away.
     """
 
     __slots__ = (
         "_filled",
         "_flow",
         "_gone",
+        "_held",
         "_on_response",
+        "_refused",
+        "_scratch",
         "_transport",
         "_waiter",
         "_watched",
@@ -132,6 +139,7 @@ class ExpressCycle:
         prefix: int,
         keep_alive: bool,
         on_response: Callable[[], None],
+        held: Hold | None = None,
     ) -> None:
         self.target = target
         self.headers = headers
@@ -140,6 +148,9 @@ class ExpressCycle:
         self._on_response = on_response
         self._waiter: asyncio.Future[None] | None = None
         self._filled = 0
+        self._held = held
+        self._refused: Overloaded | None = None
+        self._scratch = memoryview(b"")  # for what is thrown away
         self._watched = False  # while the answer is computed
         self._gone = False  # the client left meanwhile
         self.task: asyncio.Task[None] | None = None  # that answers
@@ -181,26 +192,40 @@ class ExpressCycle:
         if isinstance(self.body, bytes):
             self.body = self.body + chunk if self.body else chunk
         else:
-            self.body[self._filled : self._filled + len(chunk)] = chunk
-            self._filled += len(chunk)
+            if self._refused is None:
+                self.body[self._filled : self._filled + len(chunk)] = chunk
+            self.advance(len(chunk))
 
     def rest(self) -> memoryview:
         """Where the rest of a large body is to be written; empty once all of it is here."""
+        if self._refused is not None:
+            return self._scratch[: self.length - self._filled]
         return memoryview(self.body)[self._filled :]
 
     def advance(self, count: int) -> None:
         """`count` bytes were written into `rest()`."""
         self._filled += count
+        if self._held is None or self._refused is not None:
+            return
+        try:
+            self._held.grow(count)
+        except Overloaded as error:
+            self._refused = error
+            self._scratch = memoryview(bytearray(SMALL))
+            self.set()
 
     async def run(self, default_headers: bytes, tasks: MutableSet[asyncio.Task[Any]]) -> None:
         """Answer, and write a small answer at once; then leave `tasks`."""
         try:
-            while self.more_body and not self.disconnected:
+            while self.more_body and not self.disconnected and self._refused is None:
                 await self._wait()
             if self.disconnected:
                 return
+            if self._held is not None:
+                self._held.let_go()
             endpoint, path, parameters = self.target
-            call = Call("POST", path, self.headers, parameters, self._receive, self.body, self)
+            sent = self._refused or self.body
+            call = Call("POST", path, self.headers, parameters, self._receive, sent, self)
             reply = await endpoint.respond(call)
             if reply is None or self.disconnected:
                 return
@@ -217,6 +242,8 @@ class ExpressCycle:
             if self.task is not None:
                 tasks.discard(self.task)
                 self.task = None
+            if self._held is not None:
+                self._held.let_go()
             self.body = b""  # who still needs it holds it; an idle connection shall not
 
     def _write(self, reply: Reply, default_headers: bytes) -> None:

@@ -69,7 +69,7 @@ class Call:
         headers: dict[bytes, bytes],
         parameters: dict[str, str],
         receive: Receive,
-        payload: bytes | memoryview | None = None,
+        payload: bytes | memoryview | RequestError | None = None,
         watch: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.arrived = time.monotonic()
@@ -77,7 +77,7 @@ class Call:
         self.path = path
         self.headers = headers
         self.receive = receive
-        self.payload = payload  # the body, where it is here already
+        self.payload = payload  # the body, where it is here already, or why it was not taken
         self.unread = payload is None  # the body, or a part of it
         self.watch = watch if watch is not None else body.Watch(receive)  # while it is computed
         self.parameters = parameters
@@ -151,8 +151,13 @@ class Endpoint:
         """The same, without a copy of what was read in one piece; for those that take views."""
         sent = call.payload
         if sent is None:
-            sent = await body.read(call.headers, call.receive, limit_bytes=self.limit_bytes)
+            with self.server.dataplane.receive() as held:
+                sent = await body.read(
+                    call.headers, call.receive, limit_bytes=self.limit_bytes, grow=held.grow
+                )
             call.unread = False
+        elif isinstance(sent, RequestError):
+            raise sent
         elif len(sent) > self.limit_bytes:
             raise body.too_large(self.limit_bytes)
         if b"content-encoding" in call.headers:

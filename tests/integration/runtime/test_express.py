@@ -132,6 +132,35 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(client: Client) -> N
     assert headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("query", ["", "?long"])
+def test_bodies_that_never_end_take_no_more_memory_than_there_may_be(
+    start: Any, gated: Any, query: str
+) -> None:
+    server = start(gated, max_body_mb=2, max_inflight_mb=1)
+    body, text = message(60_000)
+    announced = head(body, text).replace(PATH.encode(), (PATH + query).encode())
+    stalled, refused = Client(server.url), Client(server.url)
+    try:
+        stalled.send(announced, body[:700_000])
+        refused.send(announced, body[:700_000])
+        status, headers, told = refused.answer()
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert b"max_inflight_mb" in told
+
+        refused.send(body[700_000:])  # it is thrown away, and the connection goes on
+        small, text = message(2)
+        refused.send(head(small, text) + small)
+        assert scores(refused.answer()).shape == (2, 3)
+
+        stalled.send(body[700_000:])
+        assert scores(stalled.answer()).shape == (60_000, 3)
+        refused.send(announced, body)  # and nothing of the first counts any more
+        assert scores(refused.answer()).shape == (60_000, 3)
+    finally:
+        stalled.close()
+        refused.close()
+
+
 def test_the_last_answer_says_so_and_closes(client: Client) -> None:
     body, text = message(1)
     client.send(head(body, text, Connection="close") + body)

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from mlserve_cli.runtime import connection
 from mlserve_cli.runtime.connection import Connection
+from mlserve_cli.runtime.dataplane import DataPlane
 from mlserve_cli.runtime.errors import Unauthorized
 from mlserve_cli.runtime.express import Express
 from mlserve_cli.runtime.gate import Gate
@@ -27,7 +28,9 @@ class Echo(Endpoint):
     def __init__(self):
         metrics = SimpleNamespace(count=lambda *sent, **named: None)
         self.server = SimpleNamespace(
-            metrics=metrics, watchers=SimpleNamespace(of=lambda status: ())
+            metrics=metrics,
+            watchers=SimpleNamespace(of=lambda status: ()),
+            dataplane=DataPlane(processing_threads=1, max_payloads=1),
         )
         self._tells_timing = False
         self.limit_bytes = 1 << 20
@@ -244,7 +247,7 @@ def test_a_connection_that_breaks_ends_every_request_that_came_over_it(path: byt
     async def story(line, endpoint, state):
         first = request(b"never").replace(b"/echo", path, 1)
         line.send(first + request(b"second") + request(b"third"))
-        await endpoint.started.wait()
+        await asyncio.wait_for(endpoint.started.wait(), 20)
         (broken,) = state.connections
         broken.transport.abort()  # the answer before this one met a client that had left
         await asyncio.wait_for(endpoint.left.wait(), 20)
