@@ -365,13 +365,13 @@ class Lifecycle:
             )
         except Abandoned:
             raise Stopping("the server is shutting down", retry_after_s=1) from None
-        except Exception as error:  # a package's own code may raise anything
-            text = error.message if isinstance(error, MlserveError) else repr(error)
-            self._failed[key] = text
+        except MlserveError as error:
+            self._failed[key] = error.message
             self._server.metrics.model(*key).load_failed()
             raise
         except Exception as error:  # an engine, or processing.py, of the user's own
             reason = self._failed[key] = f"{type(error).__name__}: {error}"
+            self._server.metrics.model(*key).load_failed()
             log.error("%s %s failed while it was loaded", *key, exc_info=error)
             raise EngineError(f"'{key[0]}' {key[1]} cannot be loaded: {reason}.") from error
         finally:
