@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .batch import Promise
 from .batcher import Batcher
+from .engines import ENGINES
+from .engines.owned import Owned
 from .loading import Prepared
 from .monitoring.metrics import ModelMetrics
 from .padding import Padding
@@ -23,7 +25,11 @@ def assemble(
     """
     manifest, chosen = found.manifest, prepared.sizing
     batcher = Batcher(
-        _workers(prepared, f"{manifest.name}-{manifest.version}"),
+        _workers(
+            prepared,
+            f"{manifest.name}-{manifest.version}",
+            is_ours=manifest.engine in ENGINES,
+        ),
         max_batch=manifest.fixed_batch
         or min(chosen.max_batch, manifest.batch.max_batch or chosen.max_batch),
         max_queue_rows=settings.max_queue_rows,
@@ -53,11 +59,12 @@ def assemble(
     )
 
 
-def _workers(prepared: Prepared, name: str) -> list[Worker]:
+def _workers(prepared: Prepared, name: str, *, is_ours: bool) -> list[Worker]:
     """A worker for each instance. Called on the event loop that they report to."""
     workers: list[Worker] = []
+    engines = prepared.engines if is_ours else tuple(Owned(each) for each in prepared.engines)
     for instance in range(prepared.sizing.instances):
-        engine = prepared.engines[instance % len(prepared.engines)]
+        engine = engines[instance % len(engines)]
         if prepared.sizing.inline:
             workers.append(InlineWorker(engine))
         else:
