@@ -27,6 +27,13 @@ def command(
             "float activations; fp16: for GPUs and ARM; bf16: through OpenVINO or torch."
         ),
     ] = "static",
+    quantizer: Annotated[
+        Literal["onnxruntime", "nncf", "neural-compressor"],
+        typer.Option(
+            help="static: whose algorithm. onnxruntime: ours, with ONNX Runtime's writer; nncf, "
+            "neural-compressor: theirs, as extras; what they cannot do is refused."
+        ),
+    ] = "onnxruntime",
     calibration: Annotated[
         str | None,
         typer.Option(help="Rows to take ranges from, as --data; else calibration()."),
@@ -96,6 +103,7 @@ def command(
     _check(
         method,
         {
+            "--quantizer": ("static", quantizer != "onnxruntime"),
             "--calibrator": ("static", calibrator != "minmax"),
             "--percentile": ("static", percentile is not None),
             "--smooth": ("static", smooth),
@@ -124,6 +132,7 @@ def command(
             target_isa=target_isa,
             reduce_range=reduce_range,
             algorithm=algorithm,
+            quantizer=quantizer,
             cache=cache,
         )
 

@@ -68,6 +68,12 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "run models in bf16 or int8 through OpenVINO, often several times as fast on Intel CPUs",
         ("onnxruntime_ep_openvino",),
     ),
+    ("nncf", "quantize with NNCF's algorithms", ("nncf",)),
+    (
+        "neural-compressor",
+        "quantize with Neural Compressor's torch side",
+        ("torch", "neural_compressor.torch"),
+    ),
     ("grpc", "answer gRPC: Open Inference Protocol and TensorFlow Serving", ("grpc",)),
     ("otel", "send spans of requests to a collector", ("opentelemetry.sdk",)),
 )

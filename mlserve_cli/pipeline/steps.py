@@ -56,6 +56,7 @@ def quantize(
     target_isa: Any = "this",
     reduce_range: Any = "auto",
     algorithm: Any = "rtn",
+    quantizer: str = "onnxruntime",
     cache: bool = True,
 ) -> Step:
     """`mlserve quantize`; what another method does not need is left at its default."""
@@ -96,7 +97,9 @@ def quantize(
         bias_correction=bias_correction,
         exclude=excluded,
     )
-    return quantize.StaticStep(rows, choices=choices, cache=RangeCache() if cache else None)
+    return quantize.StaticStep(
+        rows, choices=choices, cache=RangeCache() if cache else None, quantizer=quantizer
+    )
 
 
 def prune(rows: Rows, **parameters: Any) -> Step:

@@ -39,15 +39,17 @@ def change(
     parameters: Mapping[str, Any],
     *,
     sets: tuple[str, ...] | None = None,
+    libraries: tuple[str, ...] = (),
 ) -> Change:
     """What the manifest of the int8 model says differently; `precision` names the variant.
 
     sets: the instruction sets that it holds on, if they are known better than by this CPU's own.
+    libraries: distributions that shaped it beside onnx and onnxruntime.
     """
     return Change(
         variant=naming.variant(parent.manifest.variant, precision),
         parameters=dict(parameters),
-        libraries=("onnx", "onnxruntime"),
+        libraries=("onnx", "onnxruntime", *libraries),
         manifest={
             # A NaN spoils the scale that a whole tensor shares, or turns into a plausible number.
             "finite_inputs": True,

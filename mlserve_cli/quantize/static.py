@@ -1,7 +1,7 @@
 """Static int8: the range of every activation is found with real data and written into the model.
 
-`quantize` is the one way from a prepared float model, calibration rows and a set of choices to an
-int8 model; the step around it makes a package of the result.
+`quantize` is our way from a prepared float model, calibration rows and a set of choices to an int8
+model; the step makes a package of its result, or of that of another of the `quantizers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress, Silent
 from mlserve_cli.package.step import Change
-from mlserve_cli.quantize import leftover, memory, requirements, result, saturation, targets
+from mlserve_cli.quantize import (
+    leftover,
+    memory,
+    quantizers,
+    requirements,
+    result,
+    saturation,
+    targets,
+)
 from mlserve_cli.quantize.bias_correction import Corrected, correct
 from mlserve_cli.quantize.calibration import cache as caches
 from mlserve_cli.quantize.calibration import review
@@ -31,6 +39,7 @@ from mlserve_cli.quantize.calibration.rows import CalibrationRows, gather
 from mlserve_cli.quantize.choices import Choices
 from mlserve_cli.quantize.leftover import Left
 from mlserve_cli.quantize.prepare import prepare, quietly
+from mlserve_cli.quantize.quantizers import Job, Quantizer
 from mlserve_cli.quantize.saturation import Saturation
 from mlserve_cli.quantize.selection import HEAVY, Selection, select
 from mlserve_cli.quantize.smooth import Smoothed, smooth
@@ -43,14 +52,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
-    """An int8 model, and what was done and found on the way to it."""
+    """An int8 model, and what was done and found on the way to it.
+
+    Quantizers that find ranges, smooth and correct by themselves leave those fields empty.
+    """
 
     model: ModelProto
-    collected: Collected
-    smoothed: tuple[Smoothed, ...]
-    corrected: tuple[Corrected, ...]
-    saturation: tuple[Saturation, ...]
-    left: tuple[Left, ...]
+    collected: Collected | None = None
+    smoothed: tuple[Smoothed, ...] = ()
+    corrected: tuple[Corrected, ...] = ()
+    saturation: tuple[Saturation, ...] = ()
+    left: tuple[Left, ...] = ()
 
 
 def quantize(
@@ -192,6 +204,7 @@ class StaticStep:
     exclude: names, or patterns with `*`, of convolutions and matrix products to leave in float;
         the same as in `choices`.
     cache: where ranges that were found before are kept; None looks nowhere.
+    quantizer: who writes the model: a name in `quantizers.QUANTIZERS`, or an object of that kind.
     """
 
     name = "quantize-static"
@@ -203,7 +216,9 @@ class StaticStep:
         choices: Choices | None = None,
         exclude: Iterable[str] = (),
         cache: RangeCache | None = None,
+        quantizer: str | Quantizer = quantizers.DEFAULT,
     ) -> None:
+        self._quantizer = quantizers.find(quantizer) if isinstance(quantizer, str) else quantizer
         self._calibration = calibration
         self._choices = choices or Choices(exclude=tuple(exclude))
         self._cache = cache
@@ -216,6 +231,7 @@ class StaticStep:
         if found.isdisjoint(HEAVY):
             raise requirements.refuse(parent, found, HEAVY)
         memory.require(parent, copies=memory.STATIC)
+        self._quantizer.requires(parent, self._choices)
 
     def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
         """Gather the rows, write the quantized model, take the source along."""
@@ -234,7 +250,17 @@ class StaticStep:
                 inputs=parent.manifest.inputs,
                 progress=progress,
             )
-            done = quantize(prepared, rows, self._choices, cache=self._cache, progress=progress)
+            done = self._quantizer.quantize(
+                Job(
+                    parent=parent,
+                    prepared=prepared,
+                    rows=rows,
+                    choices=self._choices,
+                    folder=folder,
+                    cache=self._cache,
+                    progress=progress,
+                )
+            )
             progress.stage("looking at the calibration rows")
             self._review = review.review(parent, rows, done.collected)
         clean.save(done.model, draft.serve / parent.manifest.model)
@@ -242,17 +268,22 @@ class StaticStep:
             progress.say(sentence)
         result.copy_source(parent, draft)
         self._done = done
-        facts = self._choices.facts() | {
+        facts = {"quantizer": self._quantizer.name} | self._choices.facts()
+        facts |= {
             "calibration_rows": rows.count,
             "calibration_digest": f"sha256:{rows.digest}",
         }
-        if self._choices.smooth:
+        if done.collected and self._choices.smooth:
             facts["smoothed"] = sum(len(item.nodes) for item in done.smoothed)
-        if self._choices.bias_correction:
+        if done.collected and self._choices.bias_correction:
             facts["corrected"] = len(done.corrected)
         facts["exclude"] = list(self._choices.exclude)  # last, where a person looks for it
         return result.change(
-            parent, "int8-static", facts, sets=targets.proven(self._choices, done.saturation)
+            parent,
+            "int8-static",
+            facts,
+            sets=targets.proven(self._choices, done.saturation),
+            libraries=self._quantizer.libraries,
         )
 
     def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:

@@ -41,6 +41,8 @@ def test_doctor_reports_as_one_json_document():
         "image",
         "text",
         "openvino",
+        "nncf",
+        "neural-compressor",
         "grpc",
         "otel",
     }

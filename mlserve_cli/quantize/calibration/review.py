@@ -63,9 +63,10 @@ class Review:
         }
 
 
-def review(parent: Package, calibration: CalibrationRows, collected: Collected) -> Review:
-    """Look at the calibration rows of a package beside its own."""
-    growth = float(np.mean(list(collected.growth.values()))) if collected.growth else None
+def review(parent: Package, calibration: CalibrationRows, collected: Collected | None) -> Review:
+    """Look at the calibration rows of a package beside its own, and at our ranges if there are."""
+    known = collected.growth if collected else {}
+    growth = float(np.mean(list(known.values()))) if known else None
     sample = _first(calibration)
     warnings = [
         *_size(calibration.count, growth),
