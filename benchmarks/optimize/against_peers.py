@@ -324,18 +324,18 @@ def table(case: Case, folder: Path, given: argparse.Namespace) -> None:
                 if number:  # first visits pack weights
                     each.times.setdefault(size, []).append(time.perf_counter() - start)
     exact = _answers(case, made[0])
-    print(f"{'':40}{'batch 1':>9}{'batch 8':>9}{'error':>9}   accuracy")
+    print(f"{'':40}{'batch 1':>10}{'batch 8':>10}{'error':>9}   accuracy")
     for each in made:
         found = _answers(case, each)
         error = np.sqrt(np.mean((found - exact) ** 2)) / exact.std()
         medians = [statistics.median(each.times[size]) for size in BATCHES]
         first = [statistics.median(made[0].times[size]) for size in BATCHES]
         shown = [
-            f"{m * 1e3:6.2f} ms" if each is made[0] else f"{f / m:8.2f}×"
+            f"{m * 1e3:.1f} ms" if each is made[0] else f"{f / m:.2f}×"
             for f, m in zip(first, medians, strict=True)
         ]
         right = "" if case.classes is None else f"{np.mean(found.argmax(1) == case.classes):.1%}"
-        print(f"{each.name:40}{shown[0]}{shown[1]}{error:9.4f}   {right}", flush=True)
+        print(f"{each.name:40}{shown[0]:>10}{shown[1]:>10}{error:9.4f}   {right}", flush=True)
 
 
 def _answers(case: Case, made: Made) -> np.ndarray:

@@ -28,7 +28,7 @@ from mlserve_cli.runtime.manifest import MANIFEST
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
 
-_LIBRARIES = ("onnx", "onnxruntime", "torch", "numpy")
+_LIBRARIES = ("onnx", "onnxruntime", "torch", "numpy", "nncf", "neural-compressor-pt")
 
 
 @dataclass(frozen=True, slots=True)
