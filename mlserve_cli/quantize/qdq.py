@@ -6,7 +6,7 @@ Nothing here changes what a graph computes by more than rounding a bias to 32 bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -187,6 +187,29 @@ def _scales(
         return None
     scale = weights.array(activation.input[1])
     return (scale, weights.array(weight.input[1])) if scale.size == 1 else None
+
+
+def spare(model: ModelProto, chosen: Collection[str]) -> None:
+    """Let nodes that compute in float read the float where there is one, in place.
+
+    chosen: names of the nodes that run in int8. A writer that rounds a tensor rounds it for all its
+    readers: the residual Add beside a product then adds what is left after rounding, and pays a
+    conversion for it. In an encoder of six layers that was three quarters of the error.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers = _readers(model)
+    for node in model.graph.node:
+        rounding = makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if rounding is None or rounding.op_type != "QuantizeLinear":
+            continue
+        exact = rounding.input[0]
+        if exact in makers and makers[exact].name in chosen:
+            continue  # an int8 kernel made it, and there is no float
+        for reader in readers.get(node.output[0], ()):
+            if reader.name not in chosen:
+                for position, name in enumerate(reader.input):
+                    if name == node.output[0]:
+                        reader.input[position] = exact
 
 
 def unscaled(model: ModelProto) -> list[str]:

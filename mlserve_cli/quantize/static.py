@@ -23,6 +23,7 @@ from mlserve_cli.package.step import Change
 from mlserve_cli.quantize import (
     leftover,
     memory,
+    qdq,
     quantizers,
     requirements,
     result,
@@ -191,6 +192,7 @@ def write(
                 None if name in selection.float_outputs else mark(name)
             )
             quantizer.quantize_model()
+            qdq.spare(quantizer.model.model, selection.nodes)
             quantizer.model.topological_sort()  # it appends at the end; the standard wants order
     except Exception as error:  # the writer raises ValueError, AttributeError, AssertionError …
         raise StepError(f"the model cannot be quantized: {first_line(error)}.") from error

@@ -125,6 +125,26 @@ def test_a_mobile_network_stays_in_int8_from_its_first_convolution_to_its_last(
     assert difference(parent, made, images) < 0.05
 
 
+def test_a_residual_that_is_added_in_float_is_not_rounded(make_onnx, pack, tmp_path):
+    """The product reads int8, the Add beside it the float that was there before."""
+    import onnx
+
+    rng = np.random.default_rng(7)
+    nodes = [
+        ("Tanh", ["x"], ["t"], "tanh", {}),
+        ("MatMul", ["t", "w"], ["p"], "product", {}),
+        ("Add", ["p", "t"], ["y"], "residual", {}),
+    ]
+    weights = {"w": rng.normal(size=(8, 8)).astype(np.float32)}
+    rows = {"x": ROWS.reshape(-1, 4, 8)}  # of two dimensions they would become one Gemm
+    parent = pack(make_onnx(nodes, weights, shape=[4, 8], out=[4, 8]), rows)
+    model = onnx.load(quantize(parent, tmp_path / "int8", [rows]).model)
+    (add,) = [node for node in model.graph.node if node.op_type == "Add"]
+    (product,) = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert "t" in add.input
+    assert "t" not in product.input
+
+
 def test_an_excluded_node_stays_in_float(make_mlp, pack, tmp_path):
     made = quantize(pack(make_mlp(), {"x": ROWS[:32]}), tmp_path / "int8", exclude=["last"])
     (facts,) = made.evidence("int8-kernels")
