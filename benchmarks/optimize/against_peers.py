@@ -287,6 +287,7 @@ def make(case: Case, folder: Path, environments: Path) -> Iterator[Made]:
 def _opened(case: Case, path: Path) -> Run:
     if path.suffix == ".onnx":
         return _session(case, path)
+    import neural_compressor.torch.quantization  # noqa: F401  (registers the program's operators)
     from torch._inductor import config
 
     config.freezing = True  # weights are packed once, and products fused with what follows
