@@ -38,6 +38,7 @@ def test_doctor_reports_as_one_json_document():
         "torch",
         "sklearn",
         "boosting",
+        "hf",
         "image",
         "text",
         "openvino",
