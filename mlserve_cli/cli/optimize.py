@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -119,7 +120,12 @@ def _float(
         except MlserveError as error:
             progress.say(f"the float package is made again: {error.message}")
     place.parent.mkdir(parents=True, exist_ok=True)
-    return export(source, place, calibration=calibration, progress=progress, overwrite=True)
+    try:
+        return export(source, place, calibration=calibration, progress=progress, overwrite=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds trials of an earlier search
+            place.parent.rmdir()
+        raise
 
 
 def _show(found: Outcome, *, as_json: bool) -> None:
@@ -182,7 +188,12 @@ def _print(found: Outcome) -> None:
     for trial in found.trials:
         if trial.reason:
             console.note(f"{trial.name}: {trial.reason}")
-    if not found.best.steps:
+    if len(found.trials) == 1:
+        console.note(
+            "there was nothing to try: the package is quantized already, has no convolutions and "
+            "products, or no real rows; it was copied as it is"
+        )
+    elif not found.best.steps:
         console.note("nothing that passes is better than the float model, which was kept")
     elif found.best.accuracy is not None:
         console.note(found.best.accuracy.proof)

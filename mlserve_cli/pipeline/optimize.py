@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,9 +32,6 @@ from mlserve_cli.search.candidate import Candidate, Facts, propose
 from mlserve_cli.search.choice import Target
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Trial
-
-if TYPE_CHECKING:
-    from mlserve_cli.runtime.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +184,6 @@ def facts_of(parent: Package, cases: Cases, hardware: Hardware) -> Facts:
         has_rows=cases.calibration(parent) is not None,
         engines=tuple(each.name for each in engines(hardware) if each.runs),
         isa=frozenset(hardware.isa),
-        row_by_row=not parent.manifest.batch.invariant,
     )
 
 
@@ -326,11 +321,3 @@ def _sweep(bench: Bench, trials: Sequence[Trial], best: Trial) -> None:
     for trial in trials:
         if trial.state in ("failed", "slower") and trial.digest != best.digest and trial.steps:
             bench.drop_package(trial)
-
-
-def source_of(manifest: Manifest) -> str:
-    """What a package was exported from, as far as its lineage says."""
-    for record in manifest.lineage:
-        if record.step == "export":
-            return str(record.parameters.get("source", ""))
-    return ""

@@ -63,8 +63,7 @@ class Facts:
     """What is known before anything is measured.
 
     operators: types of nodes in the model. quantized: it holds int8 already. has_rows: real rows
-    for calibration are there. engines: that run here. isa: of the CPU. row_by_row: the float model
-    is served one row at a time, so nothing is lost by a candidate that is, too.
+    for calibration are there. engines: that run here. isa: of the CPU.
     """
 
     operators: frozenset[str]
@@ -72,7 +71,6 @@ class Facts:
     has_rows: bool
     engines: tuple[str, ...]
     isa: frozenset[str]
-    row_by_row: bool = False
 
 
 def propose(facts: Facts) -> list[Candidate]:

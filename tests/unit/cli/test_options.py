@@ -48,3 +48,11 @@ def test_a_json_document_keeps_a_schema_of_its_own(capsys):
     console.print_json({"schema": 2})
 
     assert json.loads(capsys.readouterr().out) == {"schema": 2}
+
+
+def test_a_search_whose_source_is_wrong_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["optimize", "nowhere.py", "-o", "best"])
+
+    assert result.exit_code != 0
+    assert list(tmp_path.iterdir()) == []
