@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from mlserve_cli.search.trial import Trial
 
 
-_FATES = {"failed": "failed", "slower": "slower", "inaccurate": "refused", "passed": ""}
+_FATES = {
+    "made": "not judged",
+    "failed": "failed",
+    "slower": "slower",
+    "inaccurate": "refused",
+    "passed": "",
+}
 
 
 def command(
@@ -135,6 +141,8 @@ def _show(found: Outcome, *, as_json: bool) -> None:
         _print(found)
     if not found.reached:
         wanted = f"{found.goal.speed_up:g} times as fast was asked for"
+        for sentence in found.limits:
+            console.note(sentence)
         console.print_error(
             Refused(
                 f"the goal was not reached: {wanted}, and the best that passes is "
@@ -158,6 +166,11 @@ def document(found: Outcome) -> dict[str, Any]:
         "target": found.goal.target,
         "speed_up": found.speed_up,
         "reached": found.reached,
+        "limits": list(found.limits),
+        "reason": found.reason,
+        "engine": found.best.engine,
+        "threads": found.best.threads,
+        "instances": found.best.instances,
         "stopped": found.stopped,
         "evaluations": found.evaluations,
         "seconds": found.seconds,
@@ -176,7 +189,15 @@ def _print(found: Outcome) -> None:
     on_front = {trial.key for trial in front(found.trials, found.goal.target)}
     batch = found.baseline.speeds[0].batch
     table = Table(
-        "candidate", f"ms, batch {batch}", "rows/s", "as fast", "MB", "accuracy", "loss", ""
+        "candidate",
+        "threads",
+        f"ms, batch {batch}",
+        "rows/s",
+        "as fast",
+        "MB",
+        "accuracy",
+        "loss",
+        "",
     )
     for trial in found.trials:
         chosen = trial.key == found.best.key
@@ -197,16 +218,20 @@ def _print(found: Outcome) -> None:
         console.note("nothing that passes is better than the float model, which was kept")
     elif found.best.accuracy is not None:
         console.note(found.best.accuracy.proof)
+    if found.reason:
+        console.note(found.reason)
     if found.stopped:
         console.note(f"the search stopped early: {found.stopped}; --resume goes on")
     console.note(f"the recipe is '{found.recipe}', the report '{found.report}'")
 
 
 def _figures(trial: Trial) -> list[str]:
-    first = trial.speeds[0] if trial.speeds else None
+    first = trial.figures[0] if trial.figures else None
     accuracy = trial.accuracy
+    threads = f"{trial.threads} × {trial.instances}" if trial.instances > 1 else f"{trial.threads}"
     return [
         trial.name,
+        threads if trial.threads else "",
         f"{first.p50_ms:.3g}" if first else "",
         f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "",
         f"{first.speed_up:.2f} ×" if first else "",

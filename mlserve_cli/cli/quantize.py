@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mlserve_cli.cli import variant
+from mlserve_cli.cli import console, duration, variant
 
 if TYPE_CHECKING:
-    from mlserve_cli.package.step import Step
-    from mlserve_cli.runtime.tensors import Tensors
+    from mlserve_cli.pipeline.aware import Aware
 
 Method = Literal["static", "dynamic", "int4", "int8-weights", "fp16", "bf16"]
 
@@ -85,6 +83,26 @@ def command(
     cache: Annotated[
         bool, typer.Option(help="Keep ranges, and take those of the same model and rows.")
     ] = True,
+    accuracy_aware: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy-aware",
+            help="static: where all of it in int8 loses more than --max-drop, find the nodes to "
+            "leave in float: ranked by their error, then by bisection.",
+        ),
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="--accuracy-aware stops after this: 90s, 10m, 1h."),
+    ] = None,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Evaluations of accuracy that --accuracy-aware may make (15)."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an --accuracy-aware search for this output."),
+    ] = False,
     data: variant.Data = None,
     target: variant.Target = None,
     max_drop: variant.MaxDrop = None,
@@ -96,7 +114,8 @@ def command(
     """Quantize a package, and keep the result only if it is as good and no slower.
 
     A variant that loses more than --max-drop, or that is slower than its parent beyond noise, is
-    kept beside as OUTPUT.refused, and the command ends with status 1.
+    kept beside as OUTPUT.refused, and the command ends with status 1. With --accuracy-aware the
+    best so far is always there, and OUTPUT.search holds what was tried, for --resume.
     """
     from mlserve_cli.pipeline import steps
 
@@ -111,8 +130,20 @@ def command(
             "--target-isa": ("static", target_isa != "this"),
             "--reduce-range": ("static", reduce_range != "auto"),
             "--algorithm": ("int4", algorithm != "rtn"),
+            "--accuracy-aware": ("static", accuracy_aware),
         },
     )
+    for option, given in (
+        ("--budget", budget is not None),
+        ("--evaluations", evaluations is not None),
+        ("--resume", resume),
+    ):
+        if given and not accuracy_aware:
+            raise typer.BadParameter("it is for --accuracy-aware.", param_hint=option)
+    if accuracy_aware and quantizer == "neural-compressor":
+        raise typer.BadParameter(
+            "neural-compressor cannot leave single nodes in float.", param_hint="--accuracy-aware"
+        )
     if percentile is not None and calibrator != "percentile":
         raise typer.BadParameter("it is for --calibrator percentile.", param_hint="--percentile")
     if percentile is not None and not 50 < percentile <= 100:
@@ -120,37 +151,97 @@ def command(
     if exclude and method == "bf16":
         raise typer.BadParameter("bf16 is for the whole model.", param_hint="--exclude")
 
-    def build(rows: Iterable[Tensors] | None) -> Step:
-        return steps.quantize(
-            rows,
-            method=method,
-            exclude=exclude or (),
-            calibrator=calibrator,
-            percentile=99.99 if percentile is None else percentile,
-            smooth=smooth,
-            bias_correction=bias_correction,
-            target_isa=target_isa,
-            reduce_range=reduce_range,
-            algorithm=algorithm,
-            quantizer=quantizer,
-            cache=cache,
-        )
-
-    variant.run(
-        variant.Request(
-            parent=package,
-            output=output,
-            data=data,
-            target=target,
-            max_drop=max_drop,
-            allow_slower=allow_slower,
-            batch=batch,
-            force=force,
-            as_json=as_json,
-            calibration=calibration,
-        ),
-        build,
+    parameters: dict[str, Any] = {
+        "method": method,
+        "exclude": list(exclude or ()),
+        "calibrator": calibrator,
+        "percentile": 99.99 if percentile is None else percentile,
+        "smooth": smooth,
+        "bias_correction": bias_correction,
+        "target_isa": target_isa,
+        "reduce_range": reduce_range,
+        "algorithm": algorithm,
+        "quantizer": quantizer,
+        "cache": cache,
+    }
+    request = variant.Request(
+        parent=package,
+        output=output,
+        data=data,
+        target=target,
+        max_drop=max_drop,
+        allow_slower=allow_slower,
+        batch=batch,
+        force=force,
+        as_json=as_json,
+        calibration=calibration,
     )
+    if accuracy_aware:
+        _run_aware(request, parameters, budget, evaluations, resume=resume)
+        return
+    variant.run(request, lambda rows: steps.quantize(rows, **parameters))
+
+
+def _run_aware(
+    request: variant.Request,
+    parameters: dict[str, Any],
+    budget: str | None,
+    evaluations: int | None,
+    *,
+    resume: bool,
+) -> None:
+    from mlserve_cli.cli import verdict
+    from mlserve_cli.pipeline import aware
+    from mlserve_cli.pipeline.searching import Goal
+    from mlserve_cli.search.candidate import StepChoice
+
+    parent, cases, gate = variant.opened(request)
+    limit = aware.EVALUATIONS if evaluations is None else evaluations
+    goal = Goal(
+        gate=gate,
+        budget_s=None if budget is None else duration.parse(budget, flag="--budget"),
+        evaluations=limit,
+    )
+    with console.progress() as progress:
+        found = aware.quantize(
+            StepChoice(step="quantize", parameters=parameters),
+            parent,
+            request.output,
+            cases=cases,
+            goal=goal,
+            progress=progress,
+            resume=resume,
+            overwrite=request.force,
+        )
+    verdict.show(
+        found.verdict, as_json=request.as_json, facts=_facts(found), notes=_sentences(found)
+    )
+
+
+def _facts(found: Aware) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "excluded": list(found.excluded),
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
+        "stopped": found.stopped,
+        "trials": [msgspec.to_builtins(trial) for trial in found.trials],
+    }
+
+
+def _sentences(found: Aware) -> list[str]:
+    made = f"{found.evaluations} evaluations of accuracy were made"
+    if not found.excluded:
+        left = "nothing had to stay in float"
+        if found.verdict.refusals:
+            left = "no set of nodes in float was found that does better"
+    else:
+        left = f"left in float: {', '.join(found.excluded)}"
+    sentences = [left, made]
+    if found.stopped:
+        sentences.append(f"the search stopped early: {found.stopped}; --resume goes on")
+    return sentences
 
 
 def _check(method: str, given: dict[str, tuple[str, bool]]) -> None:

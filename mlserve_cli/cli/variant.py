@@ -12,7 +12,10 @@ import typer
 from mlserve_cli.cli import batch_sizes, console
 
 if TYPE_CHECKING:
+    from mlserve_cli.package.package import Package
     from mlserve_cli.package.step import Step
+    from mlserve_cli.pipeline.cases import Cases
+    from mlserve_cli.pipeline.variant import Gate
     from mlserve_cli.runtime.tensors import Tensors
 
 Parent = Annotated[Path, typer.Argument(metavar="PKG", help="The package to start from.")]
@@ -68,9 +71,27 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
     `build` makes the step from the calibration rows, None where there are none.
     """
     from mlserve_cli.cli import verdict
+    from mlserve_cli.pipeline.variant import make
+
+    parent, cases, gate = opened(request)
+    with console.progress() as progress:
+        made = make(
+            build,
+            parent,
+            request.output,
+            cases=cases,
+            gate=gate,
+            progress=progress,
+            overwrite=request.force,
+        )
+    verdict.show(made, as_json=request.as_json)
+
+
+def opened(request: Request) -> tuple[Package, Cases, Gate]:
+    """The parent, the rows that it is judged with, and what a variant of it may cost."""
     from mlserve_cli.package.package import Package
     from mlserve_cli.pipeline.cases import Cases
-    from mlserve_cli.pipeline.variant import Gate, make
+    from mlserve_cli.pipeline.variant import Gate
 
     if request.target is not None and request.data is None:
         raise typer.BadParameter("it names a column of --data FILE.", param_hint="--target")
@@ -83,14 +104,4 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
     cases = Cases.of(
         parent, data=request.data, calibration=request.calibration, target=request.target
     )
-    with console.progress() as progress:
-        made = make(
-            build,
-            parent,
-            request.output,
-            cases=cases,
-            gate=gate,
-            progress=progress,
-            overwrite=request.force,
-        )
-    verdict.show(made, as_json=request.as_json)
+    return parent, cases, gate

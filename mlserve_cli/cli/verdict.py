@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,12 +14,23 @@ if TYPE_CHECKING:
     from mlserve_cli.pipeline.variant import Verdict
 
 
-def show(verdict: Verdict, *, as_json: bool) -> None:
-    """Print the verdict and end the command: quietly if it passed, with status 1 if not."""
+def show(
+    verdict: Verdict,
+    *,
+    as_json: bool,
+    facts: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Print the verdict and end the command: quietly if it passed, with status 1 if not.
+
+    facts, notes: of the command itself, for `--json` and for a person.
+    """
     if as_json:
-        console.print_json(document(verdict))
+        console.print_json({**document(verdict), **(facts or {})})
     else:
         _print(verdict)
+        for note in notes:
+            console.stdout().print(note, markup=False, highlight=False)
     if verdict.refusals:
         console.print_error(
             Refused(

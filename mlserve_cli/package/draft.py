@@ -106,6 +106,27 @@ def move(source: Path, target: Path) -> None:
         source.rename(target)
 
 
+def copy(source: Path, target: Path) -> None:
+    """A whole package once more at `target`; what was there goes when the copy is on the disk."""
+    with writing(target), hidden_beside(target) as hidden:
+        shutil.copytree(source, hidden)
+        flush(hidden)
+        move(hidden, target)
+
+
+def sweep(target: Path) -> None:
+    """Remove what writers of `target` left beside it that were killed; none may be at work."""
+    for end in ("part", "old"):
+        for left in target.parent.glob(f".{target.name}.????????.{end}"):
+            if end == "old" and not target.exists():
+                left.rename(target)  # killed between the two renames of `move`
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Turn an OSError while writing `target` into a sentence."""

@@ -18,6 +18,7 @@ _WANTED = {
 }
 
 _STATES = {
+    "made": "not judged before the search ended",
     "failed": "could not be made",
     "slower": "slower than the float model, so its accuracy was not looked at",
     "inaccurate": "loses too much",
@@ -35,6 +36,8 @@ def page(found: Outcome) -> Page:
         f"Digest {manifest.digest}.",
     )
     made.text(_why(found))
+    for sentence in found.limits:
+        made.text(f"{sentence[0].upper()}{sentence[1:]}.")
     if found.stopped:
         made.text(f"The search ended early: {found.stopped}.")
     made.section("Accuracy against cost")
@@ -46,7 +49,7 @@ def page(found: Outcome) -> Page:
     made.section("Every trial")
     best = {number for number, trial in enumerate(found.trials) if trial.key == found.best.key}
     made.table(
-        ("candidate", "ms", "as fast", "rows/s", "MB", "metric", "loss"),
+        ("candidate", "engine", "threads", "ms", "as fast", "rows/s", "MB", "metric", "loss"),
         [_figures(trial) for trial in found.trials],
         highlight=best,
     )
@@ -81,11 +84,28 @@ def _why(found: Outcome) -> str:
         return "Nothing that passes is better than the float model beyond noise, so it was kept."
     accuracy = found.best.accuracy
     proof = accuracy.proof if accuracy is not None else ""
-    return (
+    said = [
         f"{found.best.name} is {found.speed_up:.2f} times as fast as the float model at batch "
-        f"{found.best.speeds[0].batch} and has {found.best.size_bytes / 1e6:.2f} of its "
-        f"{found.baseline.size_bytes / 1e6:.2f} MB. As to accuracy: {proof}."
-    )
+        f"{found.best.figures[0].batch} and has {found.best.size_bytes / 1e6:.2f} of its "
+        f"{found.baseline.size_bytes / 1e6:.2f} MB.",
+        f"As to accuracy: {proof}.",
+    ]
+    if found.reason:
+        said.append(f"{found.reason[0].upper()}{found.reason[1:]}.")
+    if found.best.tuned:
+        said.append(f"{_tuned(found.best)}, against the float model at its own best.")
+    if not found.best.invariant:
+        said.append("It is served one row at a time, and timed so.")
+    return " ".join(said)
+
+
+def _tuned(trial: Trial) -> str:
+    several = f", {trial.instances} instances side by side" if trial.instances > 1 else ""
+    return f"It runs best with {_threads(trial)}{several}"
+
+
+def _threads(trial: Trial) -> str:
+    return f"{trial.threads} thread{'s' if trial.threads > 1 else ''}"
 
 
 def _plot(found: Outcome) -> Markup:
@@ -96,7 +116,7 @@ def _plot(found: Outcome) -> Markup:
     points = []
     for trial in found.trials:
         accuracy = trial.accuracy
-        if accuracy is None or not trial.speeds:
+        if accuracy is None or not trial.figures:
             continue
         x, interval = _place(trial, found)
         points.append(
@@ -113,7 +133,7 @@ def _plot(found: Outcome) -> Markup:
         )
     names = {
         "latency": Axis(
-            f"time of a batch of {found.best.speeds[0].batch}", "ms", log=True, better="low"
+            f"time of a batch of {found.best.figures[0].batch}", "ms", log=True, better="low"
         ),
         "throughput": Axis("rows a second", log=True, better="high"),
         "size": Axis("size", "MB", log=True, better="low"),
@@ -131,7 +151,7 @@ def _place(trial: Trial, found: Outcome) -> tuple[float, tuple[float, float] | N
         return trial.size_bytes / 1e6, None
     if found.goal.target == "throughput":
         return trial.rows_per_s or 0.0, None
-    speed = min(trial.speeds, key=lambda each: each.batch)
+    speed = min(trial.figures, key=lambda each: each.batch)
     return speed.p50_ms, (speed.p50_low_ms, speed.p50_high_ms)
 
 
@@ -144,10 +164,12 @@ def _steps(trial: Trial) -> str:
 
 
 def _figures(trial: Trial) -> tuple[str | Cell, ...]:
-    first = trial.speeds[0] if trial.speeds else None
+    first = trial.figures[0] if trial.figures else None
     accuracy = trial.accuracy if trial.steps else None
     return (
         trial.name,
+        trial.engine if trial.state != "failed" else "",
+        Cell(f"{trial.threads} × {trial.instances}" if trial.threads else "", number=True),
         Cell(f"{first.p50_ms:.3g}" if first else "", number=True),
         Cell(
             f"{first.speed_up:.2f} ({first.speed_up_low:.2f} … {first.speed_up_high:.2f})"

@@ -1,14 +1,14 @@
 """Accuracy-aware quantization: which nodes go back to float, so that the loss is within its limit.
 
-All nodes are ranked by their own error in one pass (`quantize.sensitivity`), how many of the worst
-must go is found by bisection, and those that win most time for their error are given back
-(`search.exclusion`). The best set so far is always on the disk, as a candidate of its own.
+All nodes are ranked by the error that each makes, found in one pass (`quantize.sensitivity`), how
+many of the worst must go is found by bisection, and those that win most time for their error are
+given back (`search.exclusion`). Every set is a candidate of its own, on the disk once it is judged.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from mlserve_cli.errors import MlserveError, StepError
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline.trying import Bench, Built
 from mlserve_cli.search import exclusion
-from mlserve_cli.search.candidate import Candidate, StepChoice
 from mlserve_cli.search.trial import Trial
 
 _PROFILE_RUNS = 20
+
+_SECONDS = 0.5
+"""Of timing for each set and batch size: it differs from its neighbours by a node or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,13 @@ class _Tried:
     def passes(self) -> bool:
         return self.trial.state == "passed"
 
+    @property
+    def too_many(self) -> bool:
+        return self.trial.state == "slower"
+
 
 class _Over(Exception):
     """The time is used up."""
-
-
-def is_mendable(trial: Trial) -> bool:
-    """Whether a candidate has nodes that could be left in float: its last step is static int8."""
-    last = trial.steps[-1] if trial.steps else {}
-    return last.get("step") == "quantize" and last.get("method", "static") == "static"
 
 
 def mend(
@@ -48,34 +48,35 @@ def mend(
     limit: int,
     is_over: Callable[[], bool],
     progress: Progress,
-) -> list[Trial]:
-    """Try sets of nodes in float for a candidate that loses too much; the trials, as they came.
+    found: Callable[[Trial], None],
+) -> None:
+    """Try sets of nodes in float for a candidate that loses too much.
 
-    limit: of evaluations. Each set is timed beside the float model, too: one that is no longer
-    faster does not pass.
+    found: is told of each set that was tried. limit: of evaluations. Each set is timed beside the
+    float model, too: one that is slower does not pass. A package that came before the last step
+    (a pruned model) is what the nodes are ranked in.
     """
-    candidate = _candidate(trial)
+    candidate = trial.candidate
     progress.stage("ranking the nodes by their error")
     try:
-        ranked = _ranked(bench, progress)
+        ranked = _ranked(bench, trial, progress)
     except MlserveError as error:
         progress.say(f"the nodes cannot be ranked: {error.message}")
-        return []
-    found: list[Trial] = []
+        return
 
     def attempt(excluded: tuple[str, ...]) -> _Tried:
-        changed = candidate.excluding(excluded)
+        changed = bench.named(candidate.excluding(excluded))
         known = bench.known(changed)
         if known is None:
             if is_over():
                 raise _Over
-            made = bench.build(_numbered(changed, len(found)))
+            made = bench.build(changed)
             if isinstance(made, Built):
-                bench.time([made], seconds=0.5)
+                bench.time([made], seconds=_SECONDS)
                 known = made.trial if made.trial.state == "slower" else bench.judge(made)
             else:
                 known = made
-        found.append(known)
+        found(known)
         if known.accuracy is not None:
             progress.say(
                 f"{len(excluded)} of {len(ranked)} nodes in float: loss {known.accuracy.drop:.2f} "
@@ -87,32 +88,13 @@ def mend(
         exclusion.search(ranked, attempt, limit=limit, worth=_worth(bench, trial))
     except _Over:
         progress.say("the time is used up; the best so far counts")
-    return found
 
 
-def _candidate(trial: Trial) -> Candidate:
-    return Candidate(
-        name=trial.name,
-        steps=tuple(
-            StepChoice(
-                step=str(each["step"]),
-                parameters={key: value for key, value in each.items() if key != "step"},
-            )
-            for each in trial.steps
-        ),
-        why=trial.why,
-    )
+def _ranked(bench: Bench, trial: Trial, progress: Progress) -> list[str]:
+    """The float model's heavy nodes, the one that makes most error first.
 
-
-def _numbered(candidate: Candidate, number: int) -> Candidate:
-    """A name of its own, as each set is a package of its own."""
-    return Candidate(
-        name=f"{candidate.name}-{number + 1}", steps=candidate.steps, why=candidate.why
-    )
-
-
-def _ranked(bench: Bench, progress: Progress) -> list[str]:
-    """The float model's heavy nodes, the one that makes most error alone first."""
+    Those that were to stay in float from the start are not among them.
+    """
     import onnx
 
     from mlserve_cli.quantize import sensitivity
@@ -121,16 +103,18 @@ def _ranked(bench: Bench, progress: Progress) -> list[str]:
     from mlserve_cli.quantize.prepare import prepare
     from mlserve_cli.quantize.selection import select
 
-    source = bench.calibration()
+    parameters: Mapping[str, object] = trial.candidate.steps[-1].parameters
+    start = bench.before_last(trial)
+    source = bench.calibration(start)
     if source is None:
         raise StepError("there are no rows to rank them with.")
     with tempfile.TemporaryDirectory(prefix="mlserve-rank-") as name:
         folder = Path(name)
-        prepared = onnx.load(prepare(bench.parent.model, folder))
-        selection = select(prepared)
-        rows = gather(
-            source, folder / "rows", inputs=bench.parent.manifest.inputs, progress=progress
-        )
+        prepared = onnx.load(prepare(start.model, folder))
+        excluded = parameters.get("exclude", ())
+        assert isinstance(excluded, (list, tuple))  # noqa: S101 - as a recipe has it
+        selection = select(prepared, [str(each) for each in excluded])
+        rows = gather(source, folder / "rows", inputs=start.manifest.inputs, progress=progress)
         collected = collect(prepared, selection.tensors, rows, folder, progress=progress)
         found = sensitivity.rank(
             prepared, selection, collected.ranges, rows, folder, progress=progress
@@ -147,7 +131,7 @@ def _worth(bench: Bench, trial: Trial) -> dict[str, float]:
         return {}
     try:
         mine = _times(explain(package, runs=_PROFILE_RUNS))
-        parents = _times(explain(bench.parent, runs=_PROFILE_RUNS))
+        parents = _times(explain(bench.before_last(trial), runs=_PROFILE_RUNS))
     except MlserveError:
         return {}
     return {name: max(0.0, parents[name] - mine[name]) for name in parents.keys() & mine.keys()}

@@ -6,6 +6,8 @@ digest = "sha256:…"            of the package that came of it
 max_drop = 0.5                 what was allowed
 [data]                         rows, where they are not the definition's own
 evaluation = "test.csv"
+[serving]                      how it was run fastest where it was made; for a person to read
+threads = 2
 [[steps]]
 step = "quantize"
 method = "static"
@@ -41,6 +43,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str | None = None
     target: str | None = None
     max_drop: float | None = None
+    serving: dict[str, Any] = {}
 
 
 def beside(target: Path) -> Path:
@@ -70,6 +73,9 @@ def write(recipe: Recipe, path: Path) -> None:
         ]
         if recipe.target is not None:
             lines.append(f"target = {_toml(recipe.target)}")
+    if recipe.serving:
+        lines += ["", "[serving]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in recipe.serving.items()]
     for step in recipe.steps:
         lines += ["", "[[steps]]"]
         lines += [f"{key} = {_toml(value)}" for key, value in step.items()]
@@ -93,12 +99,12 @@ def read(path: Path) -> Recipe:
             hint="'mlserve optimize' writes recipes",
         )
     data = document.pop("data", {})
-    known = {"source", "digest", "max_drop", "steps"}
+    known = {"source", "digest", "max_drop", "steps", "serving"}
     unknown = [*(set(document) - known), *(set(data) - {"evaluation", "calibration", "target"})]
     if unknown:
         raise RecipeError(
             f"'{path}' has '{sorted(unknown)[0]}', which no recipe has.",
-            hint="it can have source, digest, max_drop, [data] and [[steps]]",
+            hint="it can have source, digest, max_drop, [data], [serving] and [[steps]]",
         )
     try:
         recipe = msgspec.convert(

@@ -17,6 +17,7 @@ STEPS: Mapping[str, str] = {
     "quantize": "mlserve_cli.pipeline.steps:quantize",
     "prune": "mlserve_cli.pipeline.steps:prune",
     "distill": "mlserve_cli.pipeline.steps:distill",
+    "engine": "mlserve_cli.pipeline.steps:engine",
 }
 """What a recipe may name → `module:function` from (rows, **parameters) to a step."""
 
@@ -114,3 +115,10 @@ def distill(rows: Rows, **parameters: Any) -> Step:
     from mlserve_cli.distill.step import DistillStep
 
     return DistillStep(**parameters)
+
+
+def engine(rows: Rows, *, engine: str) -> Step:
+    """The same model, executed by another engine."""
+    from mlserve_cli.pipeline.engine import EngineStep
+
+    return EngineStep(engine)

@@ -6,10 +6,11 @@ faster than the float model, and only then how much accuracy it loses.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,29 @@ import msgspec
 
 from mlserve_cli.errors import MlserveError
 from mlserve_cli.package import step as steps
+from mlserve_cli.package.draft import writing
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
+from mlserve_cli.pipeline import cache as caches
 from mlserve_cli.pipeline import steps as table
 from mlserve_cli.pipeline.cases import Cases
-from mlserve_cli.pipeline.variant import Gate
+from mlserve_cli.pipeline.variant import Gate, Verdict, reasons, record
 from mlserve_cli.runtime.tensors import Tensors
-from mlserve_cli.search.candidate import Candidate
+from mlserve_cli.search.candidate import Candidate, StepChoice
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Accuracy, Speed, State, Trial
 
 if TYPE_CHECKING:
+    from mlserve_cli.bench.compare import Ratio
     from mlserve_cli.bench.report import Measurement
     from mlserve_cli.evaluate.evaluation import Drop, Evaluation
+
+FLOAT = "[]"
+"""The key of the float package's own trial: no steps."""
+
+PREFIXES = ".prefixes"
+"""Where the results of first steps lie, which several candidates begin with. They may have taken
+hours of training, so they stay."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +50,14 @@ class Built:
     candidate: Candidate
     package: Package
     trial: Trial
+    ratios: tuple[Ratio, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    after: Evaluation
+    lost: Drop
+    ratios: tuple[Ratio, ...]
 
 
 class Bench:
@@ -64,12 +83,29 @@ class Bench:
         self._cases = cases
         self._progress = progress
         self._before: Evaluation | None = None
+        self._judged: dict[str, _Judged] = {}
         self.evaluations = 0
+
+    def trials(self) -> list[Trial]:
+        """Of every candidate so far, this run's and those of before, in the order they came in."""
+        return [trial for trial in self._store.trials() if trial.key != FLOAT]
+
+    def named(self, candidate: Candidate) -> Candidate:
+        """The candidate under a name that no other has: its package lies there."""
+        known = self._store.find(candidate.key)
+        if known is not None:
+            return replace(candidate, name=known.name)
+        taken = {trial.name for trial in self._store.trials()}
+        numbers = itertools.count(1)
+        name = next(name for n in numbers if (name := f"{candidate.name}-{n}") not in taken)
+        return replace(candidate, name=name)
 
     def known(self, candidate: Candidate) -> Trial | None:
         """What an earlier search found of it, if its package is still there where it needs one."""
         trial = self._store.find(candidate.key)
-        if trial is None or trial.state not in ("passed", "inaccurate"):
+        if trial is None or trial.state == "made":
+            return None
+        if trial.state not in ("passed", "inaccurate"):
             return trial
         return trial if self.package(trial) is not None else None
 
@@ -84,28 +120,50 @@ class Bench:
     def build(self, candidate: Candidate) -> Built | Trial:
         """Make its package; a trial that failed where that cannot be."""
         began = time.monotonic()
-        self._progress.stage(f"making {candidate.name}")
-        place = self._place(candidate.name)
         try:
-            package = self._build(candidate, place)
+            return self.make(candidate)
         except MlserveError as error:
             return self._keep(_trial(candidate, "failed", reason=error.message, began=began))
+
+    def make(self, candidate: Candidate) -> Built:
+        """Make its package, unless a search that was stopped has. Raises what its steps raise."""
+        began = time.monotonic()
+        trial = self._store.find(candidate.key)
+        if trial is not None and trial.state == "made":
+            package = self.package(trial)
+            if package is not None:
+                return Built(candidate=candidate, package=package, trial=trial)
+        self._progress.stage(f"making {candidate.name}")
+        package = self._build(candidate, self._place(candidate.name))
         manifest = package.manifest
         trial = _trial(
             candidate,
-            "passed",
+            "made",
             began=began,
             digest=manifest.digest,
             variant=manifest.variant,
             size_bytes=package.size_bytes,
             invariant=manifest.batch.invariant,
+            engine=manifest.engine,
         )
-        return Built(candidate=candidate, package=package, trial=trial)
+        return Built(candidate=candidate, package=package, trial=self._keep(trial))
 
-    def time(self, built: Sequence[Built], *, seconds: float) -> Trial:
-        """Time the float package and all of `built` in one interleaved run; theirs are filled in.
+    def baseline(self, *, seconds: float) -> Trial:
+        """The float package's own trial with its accuracy; timed now if it never was."""
+        known = self._store.find(FLOAT)
+        if known is None or known.digest != self.parent.manifest.digest:
+            self.time([], seconds=seconds)
+            known = self._store.find(FLOAT)
+            assert known is not None  # noqa: S101 - `time` has put it there
+        before = self.before()
+        allowed = self.gate.allowed_drop(before)
+        return msgspec.structs.replace(known, accuracy=accuracy_of(before, None, allowed))
 
-        The float package's own trial is returned, without its accuracy.
+    def time(self, built: Sequence[Built], *, seconds: float) -> None:
+        """Time the float package and all of `built` in one interleaved run, and fill them in.
+
+        Milliseconds of several runs are made comparable by what the float package took in each:
+        a machine that has slowed down since the first of them has slowed it down, too.
         """
         from mlserve_cli.bench.engine import bench
 
@@ -118,35 +176,25 @@ class Bench:
         )
         spent = (time.monotonic() - began) / (len(built) + 1)
         labels = [item.label for item in report.packages]
+        mine = tuple(_speed(item) for item in report.of(labels[0]))
+        known = self._store.find(FLOAT)
+        if known is None or known.digest != self.parent.manifest.digest:
+            known = self._keep(self._float(mine, spent))
+        then = {speed.batch: speed.p50_ms for speed in known.speeds}
         for each, label in zip(built, labels[1:], strict=True):
             found = report.of(label)
+            each.ratios = tuple(item.against_first for item in found if item.against_first)
             each.trial = msgspec.structs.replace(
                 each.trial,
-                speeds=tuple(_speed(item) for item in found),
+                speeds=tuple(_speed(item, then[item.batch]) for item in found),
                 seconds=each.trial.seconds + spent,
             )
-            slower = [
-                item.against_first.sentence()
-                for item in found
-                if item.against_first is not None and item.against_first.slower
-            ]
+            slower = [ratio.sentence() for ratio in each.ratios if ratio.slower]
             if slower and not self.gate.allow_slower:
-                each.trial = self._keep(
-                    msgspec.structs.replace(each.trial, state="slower", reason="; ".join(slower))
+                each.trial = msgspec.structs.replace(
+                    each.trial, state="slower", reason="; ".join(slower)
                 )
-        manifest = self.parent.manifest
-        return Trial(
-            key="[]",
-            name="float",
-            steps=(),
-            state="passed",
-            digest=manifest.digest,
-            variant=manifest.variant,
-            size_bytes=self.parent.size_bytes,
-            invariant=manifest.batch.invariant,
-            speeds=tuple(_speed(item) for item in report.of(labels[0])),
-            seconds=spent,
-        )
+            self._keep(each.trial)
 
     def before(self) -> Evaluation:
         """The float package's accuracy, measured once."""
@@ -176,40 +224,128 @@ class Bench:
         self.evaluations += 1
         allowed = self.gate.allowed_drop(before)
         passed = lost.value <= allowed
+        slower = [built.trial.reason] if built.trial.state == "slower" else []
+        state: State = "slower" if slower else "passed" if passed else "inaccurate"
+        refusals = tuple(reasons(self.gate, before, lost, built.ratios))
+        record(built.package, before, after, lost, built.ratios, refusals, allowed)
+        self._judged[built.trial.key] = _Judged(after, lost, built.ratios)
         built.trial = msgspec.structs.replace(
             built.trial,
-            state="passed" if passed else "inaccurate",
-            reason="" if passed else lost.sentence(),
+            state=state,
+            reason="; ".join([*([] if passed else [lost.sentence()]), *slower]),
             accuracy=accuracy_of(after, lost, allowed),
             seconds=built.trial.seconds + time.monotonic() - began,
         )
         return self._keep(built.trial)
 
-    def drop_package(self, trial: Trial) -> None:
-        """Free the disk of a candidate that will not be the result."""
-        place = self._place(trial.name)
-        if place != self.parent.path:
-            shutil.rmtree(place, ignore_errors=True)
+    def verdict(self, trial: Trial, package: Package) -> Verdict:
+        """What the gates say of a trial whose package lies at `package`, as for any variant.
 
-    def calibration(self) -> Iterable[Tensors] | None:
-        """The rows that candidates are made with."""
-        return self._cases.calibration(self.parent)
+        A trial of an earlier run is measured once more: the store keeps no single rows.
+        """
+        from mlserve_cli.bench.compare import compare
+        from mlserve_cli.evaluate.evaluation import drop
+
+        before = self.before()
+        judged = self._judged.get(trial.key)
+        if judged is None:
+            self._progress.stage(f"accuracy of {trial.name}")
+            after = self._cases.evaluate(package, reference=self.parent, progress=self._progress)
+            self._progress.stage("speed, side by side")
+            ratios = compare(
+                self.parent,
+                package,
+                batch_sizes=self.gate.batch_sizes,
+                seconds=self.gate.seconds,
+                progress=self._progress,
+            )
+            judged = _Judged(after, drop(before, after), tuple(ratios))
+        refusals = tuple(reasons(self.gate, before, judged.lost, judged.ratios))
+        return Verdict(
+            parent=self.parent,
+            package=package,
+            before=before,
+            after=judged.after,
+            drop=judged.lost,
+            ratios=judged.ratios,
+            refusals=refusals,
+            allowed=self.gate.allowed_drop(before),
+        )
+
+    def keep(self, trial: Trial) -> Trial:
+        """Write down what else was found of a trial."""
+        return self._keep(trial)
+
+    def sweep(self, best: Trial) -> None:
+        """What will not be the result of this search needs no place on the disk."""
+        for trial in self.trials():
+            if trial.state in ("failed", "slower") and trial.digest != best.digest:
+                shutil.rmtree(self._place(trial.name), ignore_errors=True)
+
+    def calibration(self, package: Package) -> Iterable[Tensors] | None:
+        """The rows that a step on `package` is made with."""
+        return self._cases.calibration(package)
+
+    def before_last(self, trial: Trial) -> Package:
+        """The package that the last step of a trial was taken with. Raises what steps raise."""
+        *before, _ = trial.candidate.steps
+        package = self.parent
+        for number in range(1, len(before) + 1):
+            package = self._first(trial.candidate, number, package)
+        return package
 
     def _build(self, candidate: Candidate, place: Path) -> Package:
-        """Step by step; only the last one gets the candidate's place."""
+        """Step by step; what several candidates begin with is made once."""
         package = self.parent
-        for number, choice in enumerate(candidate.steps, start=1):
-            last = number == len(candidate.steps)
-            target = place if last else self._folder / f".{candidate.name}.{number}"
-            rows = self._cases.calibration(package)
-            step = table.build(choice, rows)
-            before = package
-            package = steps.run(
-                step, before, target, sample=rows, progress=self._progress, overwrite=True
-            )
-            if before is not self.parent:
-                shutil.rmtree(before.path, ignore_errors=True)
-        return package
+        for number in range(1, len(candidate.steps)):
+            package = self._first(candidate, number, package)
+        return self._take(candidate.steps[-1], package, place)
+
+    def _first(self, candidate: Candidate, number: int, package: Package) -> Package:
+        """The result of step `number`, counted from 1, which is taken with `package`."""
+        begun = self._begun(candidate, number)
+        if begun is not None:
+            return begun
+        choice = candidate.steps[number - 1]
+        place = self._folder / PREFIXES / caches.key(package, choice, self.calibration(package))
+        kept = caches.find(place)
+        if kept is not None:
+            return kept
+        with writing(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        return self._take(choice, package, place)
+
+    def _take(self, choice: StepChoice, package: Package, place: Path) -> Package:
+        rows = self.calibration(package)
+        return steps.run(
+            table.build(choice, rows),
+            package,
+            place,
+            sample=rows,
+            progress=self._progress,
+            overwrite=True,
+        )
+
+    def _begun(self, candidate: Candidate, number: int) -> Package | None:
+        """The package of the candidate's first steps, where that is a candidate by itself."""
+        trial = self._store.find(Candidate(name="", steps=candidate.steps[:number]).key)
+        return self.package(trial) if trial is not None and trial.digest else None
+
+    def _float(self, speeds: tuple[Speed, ...], seconds: float) -> Trial:
+        manifest = self.parent.manifest
+        return Trial(
+            key=FLOAT,
+            name="float",
+            steps=(),
+            state="passed",
+            digest=manifest.digest,
+            variant=manifest.variant,
+            size_bytes=self.parent.size_bytes,
+            invariant=manifest.batch.invariant,
+            engine=manifest.engine,
+            speeds=speeds,
+            seconds=seconds,
+        )
 
     def _place(self, name: str) -> Path:
         return self.parent.path if name == "float" else self._folder / name
@@ -235,14 +371,19 @@ def accuracy_of(found: Evaluation, lost: Drop | None, allowed: float) -> Accurac
     )
 
 
-def _speed(item: Measurement) -> Speed:
+def _speed(item: Measurement, float_ms: float | None = None) -> Speed:
+    """float_ms: what the float package took in the first run; times the ratio of this run."""
     ratio = item.against_first
+    if ratio is None or float_ms is None:
+        p50, low, high = item.p50_ms, item.p50_low_ms, item.p50_high_ms
+    else:
+        p50, low, high = (float_ms * each for each in (ratio.median, ratio.low, ratio.high))
     return Speed(
         batch=item.batch,
-        p50_ms=item.p50_ms,
-        p50_low_ms=item.p50_low_ms,
-        p50_high_ms=item.p50_high_ms,
-        rows_per_s=item.rows_per_s,
+        p50_ms=p50,
+        p50_low_ms=low,
+        p50_high_ms=high,
+        rows_per_s=item.batch / p50 * 1e3,
         speed_up=1 / ratio.median if ratio else 1.0,
         speed_up_low=1 / ratio.high if ratio else 1.0,
         speed_up_high=1 / ratio.low if ratio else 1.0,
@@ -259,6 +400,7 @@ def _trial(
     variant: str = "",
     size_bytes: int = 0,
     invariant: bool = True,
+    engine: str = "onnxruntime",
 ) -> Trial:
     return Trial(
         key=candidate.key,
@@ -271,5 +413,6 @@ def _trial(
         variant=variant,
         size_bytes=size_bytes,
         invariant=invariant,
+        engine=engine,
         seconds=time.monotonic() - began,
     )

@@ -108,7 +108,7 @@ def make(
                 )
             )
             refusals = tuple(reasons(gate, before, lost, ratios))
-            _record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
+            record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
             place = _beside(target) if refusals else target
             check_target(place, overwrite=overwrite or bool(refusals))
             with writing(place):
@@ -159,7 +159,7 @@ def reasons(
                 yield f"slower than {than}: {ratio.sentence()}"
 
 
-def _record(
+def record(
     built: Package,
     before: Evaluation,
     after: Evaluation,
@@ -168,6 +168,7 @@ def _record(
     refusals: Sequence[str],
     allowed: float,
 ) -> None:
+    """Add to the package's evidence what the gate measured, and what it said."""
     built.add_evidence("accuracy", {"summary": after.sentence(), **after.facts()})
     built.add_evidence(
         "gate",

@@ -1,13 +1,17 @@
 """How much error each node makes when it alone is quantized, found in one pass over real rows.
 
-Beside every convolution and product stands a twin in the same graph, with the same inputs rounded
-to 8 bits, and the same weights. Both are run on the same float input, so no error is handed on, and
-two sums a node come out of a run: memory is bounded by one batch, and one pass ranks all of them.
+Beside every convolution and product stand twins in the same graph: one with its input and weights
+rounded to 8 bits, one with its input alone. All are run on the same float input, so no error is
+handed on, and three sums a node come out of a run: memory is bounded by one batch, and one pass
+ranks all of them.
+
+A tensor that 8 bits cannot hold is rounded where it is made: leaving only the product that suffers
+in float does not help. So whoever makes it is blamed for what its rounding does there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +20,7 @@ import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.progress import Progress
-from mlserve_cli.quantize.selection import HEAVY, Selection
+from mlserve_cli.quantize.selection import GREEDY, HEAVY, Selection
 from mlserve_cli.quantize.weights import Weights, channel_axis
 from mlserve_cli.quantize.weights import rounded as weight_rounded
 
@@ -26,13 +30,17 @@ if TYPE_CHECKING:
     from mlserve_cli.quantize.calibration.range import Range
     from mlserve_cli.runtime.tensors import Tensors
 
-_ERROR, _SIGNAL = "__twin_error", "__twin_signal"
+_ERROR, _INPUT_ERROR, _SIGNAL = "__twin_error", "__twin_input_error", "__twin_signal"
 _STEPS = 255  # of an unsigned activation
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Of one node: the energy of its error over that of its output. 0 is no error at all."""
+    """Of one node: the energy of the error over that of the output, 0 being no error at all.
+
+    It is its own, or that of a product which takes the tensor that this one makes in 8 bits, where
+    that is larger.
+    """
 
     node: str
     noise: float
@@ -62,7 +70,7 @@ def rank(
         if node.name in set(selection.nodes) and node.op_type in HEAVY
     ]
     session = _session(model, nodes, ranges, folder)
-    names = [f"{node.name}{end}" for node in nodes for end in (_ERROR, _SIGNAL)]
+    names = [f"{node.name}{end}" for node in nodes for end in (_ERROR, _INPUT_ERROR, _SIGNAL)]
     sums = np.zeros(len(names))
     for number, batch in enumerate(batches, start=1):
         try:
@@ -72,11 +80,40 @@ def rank(
                 f"the model fails on calibration batch {number}: {first_line(error)}."
             ) from error
         progress.advance(note=f"batch {number}")
-    found = [
-        Sensitivity(node.name, float(error / max(signal, 1e-30)))
-        for node, error, signal in zip(nodes, sums[::2], sums[1::2], strict=True)
-    ]
-    return sorted(found, key=lambda each: -each.noise)
+    noise, handed = {}, {}
+    for node, (own, of_input, signal) in zip(nodes, sums.reshape(-1, 3), strict=True):
+        handed[node.name] = float(of_input / max(signal, 1e-30))
+        noise[node.name] = max(float(own / max(signal, 1e-30)), handed[node.name])
+    for taker, maker in _makers(prepared, selection, set(noise)):
+        noise[maker] = max(noise[maker], handed[taker])
+    # Of equals the one that takes the tensor stands before the one that makes it: it comes later.
+    later = [node.name for node in reversed(nodes)]
+    return [Sensitivity(name, noise[name]) for name in sorted(later, key=lambda name: -noise[name])]
+
+
+def _makers(model: ModelProto, selection: Selection, heavy: set[str]) -> Iterator[tuple[str, str]]:
+    """(who takes a tensor of 8 bits, who makes it), directly or through what only carries it.
+
+    A product that would hand over float as soon as nobody takes it in int8 is not among them.
+    """
+    carriers = set(selection.nodes) - heavy
+    origins: dict[str, set[str]] = {}  # tensor → the heavy nodes that it comes from
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    for node in model.graph.node:  # in topological order
+        if node.name in heavy:
+            for maker in sorted(origins.get(node.input[0], ())):
+                yield node.name, maker
+            stays = node.op_type == "Conv" or (
+                node.op_type == "Gemm" and not GREEDY.isdisjoint(readers.get(node.output[0], ()))
+            )
+            origins[node.output[0]] = {node.name} if stays else set()
+        elif node.name in carriers:
+            found = set().union(*(origins.get(name, set()) for name in node.input))
+            for name in node.output:
+                origins[name] = found
 
 
 def _session(
@@ -94,7 +131,7 @@ def _session(
             data = rounded[node.input[0]] = _round(model, node.input[0], found)
         weight = weight_rounded(weights.array(node.input[1]), channel_axis(node))
         name = weights.add(weight, f"{node.name}__twin_weight")
-        _add_twin(model, node, data or node.input[0], name)
+        _add_twins(model, node, data or node.input[0], name)
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
     # Optimized, a twin could be merged with its node, or its rounding be taken away.
@@ -133,28 +170,33 @@ def _round(model: ModelProto, tensor: str, found: Range) -> str:
     return f"{start}_dq"
 
 
-def _add_twin(model: ModelProto, node: NodeProto, data: str, weight: str) -> None:
-    from onnx import NodeProto, TensorProto, helper
+def _add_twins(model: ModelProto, node: NodeProto, data: str, weight: str) -> None:
+    from onnx import NodeProto, helper
 
-    start, output = node.name, node.output[0]
-    twin = NodeProto()
-    twin.CopyFrom(node)
-    twin.name = f"{start}__twin"
-    twin.input[0], twin.input[1] = data, weight
-    twin.output[0] = f"{start}__twin_output"
-    model.graph.node.append(twin)
-    model.graph.node.append(
-        helper.make_node(
-            "Sub", [twin.output[0], output], [f"{start}__twin_difference"], name=f"{start}__sub"
-        )
-    )
-    for source, target in ((f"{start}__twin_difference", _ERROR), (output, _SIGNAL)):
-        # Without axes everything is reduced, in every opset: a scalar is left.
+    output = node.output[0]
+    _add_sum(model, output, f"{node.name}{_SIGNAL}")
+    for end, inputs in ((_ERROR, (data, weight)), (_INPUT_ERROR, (data, node.input[1]))):
+        start = f"{node.name}{end}"
+        twin = NodeProto()
+        twin.CopyFrom(node)
+        twin.name = f"{start}_twin"
+        twin.input[0], twin.input[1] = inputs
+        twin.output[0] = f"{start}_output"
+        model.graph.node.append(twin)
         model.graph.node.append(
             helper.make_node(
-                "ReduceSumSquare", [source], [start + target], name=start + target, keepdims=0
+                "Sub", [twin.output[0], output], [f"{start}_difference"], name=f"{start}_sub"
             )
         )
-        model.graph.output.append(
-            helper.make_tensor_value_info(start + target, TensorProto.FLOAT, [])
-        )
+        _add_sum(model, f"{start}_difference", start)
+
+
+def _add_sum(model: ModelProto, source: str, target: str) -> None:
+    """One more output: the sum of the squares of a tensor."""
+    from onnx import TensorProto, helper
+
+    # Without axes everything is reduced, in every opset: a scalar is left.
+    model.graph.node.append(
+        helper.make_node("ReduceSumSquare", [source], [target], name=target, keepdims=0)
+    )
+    model.graph.output.append(helper.make_tensor_value_info(target, TensorProto.FLOAT, []))

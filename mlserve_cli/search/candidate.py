@@ -1,23 +1,11 @@
-"""A way to make and run a model that is worth trying, and which ones there are.
-
-The order is that of the search: what costs little to find out comes first, and what has won most
-often on machines of this kind before what rarely does.
-"""
+"""A way to make and run a model that is worth trying: steps, in order, under a name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU"})
-"""Operators whose time int8 can save; a forest of trees or a lookup has none of them."""
-
-NORMALIZED = frozenset({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
-"""What stands before the products of a transformer, and takes the scales of SmoothQuant."""
-
-PRODUCTS = frozenset({"Gemm", "MatMul", "Attention"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +18,12 @@ class StepChoice:
     def document(self) -> dict[str, Any]:
         """As a recipe writes it down."""
         return {"step": self.step, **self.parameters}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> StepChoice:
+        """The step that a recipe wrote down."""
+        parameters = {key: value for key, value in document.items() if key != "step"}
+        return cls(step=str(document["step"]), parameters=parameters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,62 +42,16 @@ class Candidate:
         """What two candidates share only if they make the same: the canonical text of the steps."""
         return json.dumps([step.document() for step in self.steps], sort_keys=True)
 
+    def then(self, name: str, step: StepChoice, *, why: str) -> Candidate:
+        """The same with one more step."""
+        return Candidate(name=name, steps=(*self.steps, step), why=why)
+
     def excluding(self, nodes: Sequence[str]) -> Candidate:
         """The same with these nodes left in float, in its last step."""
         *before, last = self.steps
-        parameters = {**last.parameters, "exclude": sorted(nodes)}
+        kept = [*last.parameters.get("exclude", ()), *nodes]
+        parameters = {**last.parameters, "exclude": sorted(set(kept))}
         changed = StepChoice(step=last.step, parameters=parameters)
         return Candidate(
             name=f"{self.name}-mixed", steps=(*before, changed), why=f"{len(nodes)} left in float"
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known before anything is measured.
-
-    operators: types of nodes in the model. quantized: it holds int8 already. has_rows: real rows
-    for calibration are there. engines: that run here. isa: of the CPU.
-    """
-
-    operators: frozenset[str]
-    quantized: bool
-    has_rows: bool
-    engines: tuple[str, ...]
-    isa: frozenset[str]
-
-
-def propose(facts: Facts) -> list[Candidate]:
-    """What to try beside the float model; empty where nothing could win."""
-    heavy = facts.operators & WITH_WEIGHTS
-    if not heavy or facts.quantized:
-        return []
-    found = [*_static(facts)] if facts.has_rows else []
-    if facts.operators & PRODUCTS:
-        found.append(
-            _quantized("int8-dynamic", "products scaled while the model runs", method="dynamic")
-        )
-        found.append(
-            _quantized("int8-weights", "weights of 8 bits, for a small file", method="int8-weights")
-        )
-    if "openvino" in facts.engines and {"amx_bf16", "avx512_bf16"} & facts.isa:
-        found.insert(0, _quantized("bf16", "bf16 in OpenVINO", method="bf16"))
-    return found
-
-
-def _static(facts: Facts) -> Iterator[Candidate]:
-    """Static int8, which differs in how ranges are found and what is done against outliers."""
-    yield _quantized("int8-minmax", "convolutions and products in int8, ranges of all values")
-    yield _quantized("int8-percentile", "ranges without outliers", calibrator="percentile")
-    yield _quantized("int8-mse", "ranges of the least squared error", calibrator="mse")
-    if "Conv" in facts.operators:
-        yield _quantized(
-            "int8-corrected", "the mean error of each channel taken out", bias_correction=True
-        )
-    if facts.operators & PRODUCTS and facts.operators & NORMALIZED:
-        yield _quantized("int8-smooth", "outliers of activations moved into weights", smooth=True)
-
-
-def _quantized(name: str, why: str, **parameters: Any) -> Candidate:
-    choice = StepChoice(step="quantize", parameters={"method": "static", **parameters})
-    return Candidate(name=name, steps=(choice,), why=why)

@@ -17,7 +17,12 @@ class Outcome(Protocol):
 
     @property
     def passes(self) -> bool:
-        """Whether the loss is within the limit."""
+        """Whether the loss is within the limit, and it is still worth having."""
+        ...
+
+    @property
+    def too_many(self) -> bool:
+        """Whether too little is left in int8 to win anything: more in float are no answer."""
         ...
 
 
@@ -49,38 +54,46 @@ def search(
     worth: microseconds that a node wins in int8, for the order in which nodes are given back;
     without it none is.
     """
-    tried = 0
+    seen: dict[frozenset[str], T] = {}
+
+    def judge(chosen: tuple[str, ...]) -> T:
+        outcome = seen.get(frozenset(chosen))
+        if outcome is None:
+            outcome = seen[frozenset(chosen)] = attempt(chosen)
+        return outcome
+
     passed: tuple[tuple[str, ...], T] | None = None
     # The first `low` are too few. All of them, `high`, would do, and leave nothing in int8.
     low, high = 0, len(ranked)
-    while high - low > 1 and tried < limit:
+    while high - low > 1 and len(seen) < limit:
         # Not the middle first: a handful of nodes is mostly to blame, and each step costs as much.
-        size = (low + high) // 2 if passed else max(low * 3, len(ranked) // 8)
+        bounded = high < len(ranked)
+        size = (low + high) // 2 if bounded else max(low * 3, len(ranked) // 8)
         size = min(max(size, low + 1), high - 1)
         chosen = tuple(ranked[:size])
-        outcome = attempt(chosen)
-        tried += 1
+        outcome = judge(chosen)
         if outcome.passes:
             passed, high = (chosen, outcome), size
+        elif outcome.too_many:
+            high = size
         else:
             low = size
     if passed is None:
-        return Found(None, None, tried)
+        return Found(None, None, len(seen))
     if worth:
         excluded, outcome = passed
         order = sorted(excluded, key=lambda name: -worth.get(name, 0.0) / _blame(ranked, name))
         for name in order:
-            if tried >= limit or len(excluded) == 1:
+            if len(seen) >= limit or len(excluded) == 1:
                 break
             if not worth.get(name):
                 continue
             chosen = tuple(each for each in excluded if each != name)
-            outcome = attempt(chosen)
-            tried += 1
+            outcome = judge(chosen)
             if outcome.passes:
                 excluded = chosen
                 passed = (excluded, outcome)
-    return Found(passed[0], passed[1], tried)
+    return Found(passed[0], passed[1], len(seen))
 
 
 def _blame(ranked: Sequence[str], name: str) -> float:

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 import msgspec
 
-State = Literal["failed", "slower", "inaccurate", "passed"]
-"""failed: it could not be made or run. slower: than the float model, beyond noise, so its accuracy
-was not looked at. inaccurate: it loses more than is allowed. passed: it could be the result."""
+from mlserve_cli.search.candidate import Candidate, StepChoice
+
+State = Literal["made", "failed", "slower", "inaccurate", "passed"]
+"""made: nobody looked at its accuracy yet. failed: it could not be made or run. slower: than the
+float model, beyond noise, so its accuracy was not looked at. inaccurate: it loses more than is
+allowed. passed: it could be the result."""
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +46,12 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate. steps: as a recipe writes them. seconds: that finding out took."""
+    """One candidate. steps: as a recipe writes them. seconds: that finding out took.
+
+    speeds: on all cores. engine: that runs it. tuned: with the threads, and as many instances side
+    by side, that it was fastest with, against the float model with its own best; () where nobody
+    tried.
+    """
 
     key: str
     name: str
@@ -57,14 +65,29 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     invariant: bool = True
     speeds: tuple[Speed, ...] = ()
     accuracy: Accuracy | None = None
+    engine: str = "onnxruntime"
+    tuned: tuple[Speed, ...] = ()
+    threads: int = 0
+    instances: int = 1
     seconds: float = 0.0
+
+    @property
+    def candidate(self) -> Candidate:
+        """What it is the trial of."""
+        steps = tuple(StepChoice.of(each) for each in self.steps)
+        return Candidate(name=self.name, steps=steps, why=self.why)
+
+    @property
+    def figures(self) -> tuple[Speed, ...]:
+        """What counts: its speeds as it is run best, as far as that is known."""
+        return self.tuned or self.speeds
 
     @property
     def latency_ms(self) -> float | None:
         """Of the smallest batch that was measured; None before that."""
-        return min(self.speeds, key=lambda speed: speed.batch).p50_ms if self.speeds else None
+        return min(self.figures, key=lambda speed: speed.batch).p50_ms if self.figures else None
 
     @property
     def rows_per_s(self) -> float | None:
         """The best over the batch sizes that were measured."""
-        return max((speed.rows_per_s for speed in self.speeds), default=None)
+        return max((speed.rows_per_s for speed in self.figures), default=None)

@@ -118,12 +118,9 @@ def test_what_was_found_is_on_the_disk_when_the_search_is_killed(
 
 
 def test_where_nothing_may_be_lost_and_nothing_wins_the_float_model_is_kept(
-    residual_package, cases, tmp_path, monkeypatch
+    residual_package, cases, tmp_path
 ):
-    from mlserve_cli.pipeline import optimize as module
-
-    monkeypatch.setattr(module, "propose", lambda facts: [])
-    found = search(residual_package, tmp_path / "best", cases)
+    found = search(residual_package, tmp_path / "best", cases, generators=())
     assert found.best.steps == ()
     assert Package.open(tmp_path / "best").manifest.digest == residual_package.manifest.digest
 

@@ -7,11 +7,13 @@ import pytest
 
 from mlserve_cli.package.definition import Metric
 from mlserve_cli.package.progress import Silent
-from mlserve_cli.pipeline import mending, optimize
-from mlserve_cli.pipeline.optimize import Goal
+from mlserve_cli.pipeline import mending
+from mlserve_cli.pipeline.searching import Goal, Search
 from mlserve_cli.pipeline.trying import Built
 from mlserve_cli.pipeline.variant import Gate
+from mlserve_cli.runtime.hardware import Hardware
 from mlserve_cli.search.candidate import Candidate, StepChoice
+from mlserve_cli.search.proposals import Facts
 from mlserve_cli.search.trial import Accuracy, Speed, Trial
 
 
@@ -51,6 +53,19 @@ class FakeBench:
     def known(self, each):
         return self.stored.get(each.key)
 
+    def named(self, each):
+        return replace(each, name=f"{each.name}-{len(self.stored)}")
+
+    def trials(self):
+        return list(self.stored.values())
+
+    def keep(self, trial):
+        self.stored[trial.key] = trial
+        return trial
+
+    def baseline(self, *, seconds):
+        return Trial(key="[]", name="float", steps=(), state="passed", speeds=(speed(1.0),))
+
     def package(self, trial):
         return object()
 
@@ -58,17 +73,20 @@ class FakeBench:
         self.asked.append(f"build {each.name}")
         steps = tuple(step.document() for step in each.steps)
         if each.name in self.broken:
-            return Trial(key=each.key, name=each.name, steps=steps, state="failed", reason="no")
-        trial = Trial(key=each.key, name=each.name, steps=steps, state="passed", digest=each.name)
+            return self.keep(
+                Trial(key=each.key, name=each.name, steps=steps, state="failed", reason="no")
+            )
+        trial = Trial(key=each.key, name=each.name, steps=steps, state="made", digest=each.name)
         return Built(candidate=each, package=None, trial=trial)
 
     def time(self, built, *, seconds):
         self.asked.append("time " + " ".join(each.candidate.name for each in built))
         for each in built:
             times, _ = self._truth(each.candidate)
-            state = "slower" if times < 1 else "passed"
-            each.trial = msgspec.structs.replace(each.trial, speeds=(speed(times),), state=state)
-        return Trial(key="[]", name="float", steps=(), state="passed", speeds=(speed(1.0),))
+            state = "slower" if times < 1 else "made"
+            each.trial = self.keep(
+                msgspec.structs.replace(each.trial, speeds=(speed(times),), state=state)
+            )
 
     def before(self):
         return Before()
@@ -82,30 +100,40 @@ class FakeBench:
         )
         state = "passed" if lost <= self.gate.max_drop else "inaccurate"
         built.trial = msgspec.structs.replace(built.trial, state=state, accuracy=accuracy)
-        return built.trial
-
-    def calibration(self):
-        return []
+        return self.keep(built.trial)
 
     def _truth(self, each):
         return self.truth[each.name]
 
 
-class Published(optimize._Search):
-    """A search that remembers what it put in its place."""
-
-    def __init__(self, bench, goal):
-        super().__init__(bench, goal, Silent(), 0.0, None, "", None)
-        self.places = []
-
-    def publish(self, best):
-        self.places.append(best.name)
+ONE_CORE = Hardware(
+    cpu_name="A CPU", logical_cpus=1, physical_cores=1, cpu_quota=None, memory_bytes=1,
+    numa_nodes=1, isa=(),
+)  # fmt: skip
+FACTS = Facts(
+    operators=frozenset({"Conv"}), quantized=False, has_rows=True, engines=(), isa=frozenset()
+)
 
 
-def run(bench, candidates, **goal):
-    search = Published(bench, Goal(gate=bench.gate, **goal))
-    baseline = search.run(candidates)
-    return baseline, search
+@dataclass
+class Ran:
+    """What became of a search: the best so far, each time that it was told; why it ended."""
+
+    places: list[str]
+    stopped: str
+
+
+def run(bench, candidates, generators=(), **goal):
+    places = []
+    search = Search(
+        bench,
+        Goal(gate=bench.gate, **goal),
+        Silent(),
+        began=0.0,
+        offer=lambda best: places.append(best.name),
+    )
+    search.run(FACTS, ONE_CORE, generators=(lambda facts, trials: candidates, *generators))
+    return Ran(places, search.stopped)
 
 
 def test_all_are_timed_in_one_run_and_only_those_that_are_faster_are_judged_best_first():
@@ -118,7 +146,7 @@ def test_all_are_timed_in_one_run_and_only_those_that_are_faster_are_judged_best
 
 def test_the_best_so_far_is_put_in_its_place_as_soon_as_it_is_known():
     bench = FakeBench({"a": (2.0, 0.1), "b": (3.0, 0.2)})
-    _, search = run(bench, [candidate("a"), candidate("b")])
+    search = run(bench, [candidate("a"), candidate("b")])
     assert search.places[0] == "b"
     assert set(search.places) == {"b"}
 
@@ -132,25 +160,32 @@ def test_what_cannot_be_made_costs_neither_timing_nor_judging():
 def test_a_trial_that_is_known_is_not_made_again():
     bench = FakeBench({"a": (2.0, 0.1), "b": (3.0, 0.2)})
     run(bench, [candidate("a"), candidate("b")])
-    built = replace(bench, asked=[])
-    for name in "ab":
-        each = candidate(name)
-        built.stored[each.key] = bench.judge(
-            Built(
-                candidate=each, package=None, trial=Trial(
-                    key=each.key, name=name, steps=({"step": "quantize", "method": "static"},),
-                    state="passed", speeds=(speed(2.0),),
-                ),
-            )
-        )  # fmt: skip
-    run(built, [candidate("a"), candidate("b")])
-    assert built.asked == ["time "]
+    again = replace(bench, asked=[])
+    run(again, [candidate("a"), candidate("b")])
+    assert again.asked == []
+
+
+def test_generators_are_asked_again_with_what_was_found_until_they_have_nothing_new():
+    bench = FakeBench({"a": (2.0, 0.1), "a then b": (4.0, 0.1), "c": (0.5, 0.0)})
+
+    def after(facts, trials):
+        for trial in trials:
+            if trial.name == "a" and trial.state == "passed":
+                step = StepChoice(step="engine", parameters={"engine": "openvino"})
+                yield trial.candidate.then("a then b", step, why="the winner in another engine")
+
+    search = run(bench, [candidate("a"), candidate("c")], generators=(after,))
+    assert bench.asked == [
+        "build a", "build c", "time a c", "judge a",
+        "build a then b", "time a then b", "judge a then b",
+    ]  # fmt: skip
+    assert search.places[-1] == "a then b"
 
 
 def test_evaluations_are_not_exceeded():
     truth = {f"c{i}": (2.0 + i, 0.1) for i in range(9)}
     bench = FakeBench(truth)
-    _, search = run(bench, [candidate(name) for name in truth], evaluations=4)
+    search = run(bench, [candidate(name) for name in truth], evaluations=4)
     assert bench.evaluations == 4
     assert search.stopped == "4 evaluations of accuracy were made"
 
@@ -163,16 +198,16 @@ def test_a_fast_candidate_that_loses_too_much_is_mended_and_its_set_in_float_is_
             left = each.steps[-1].parameters.get("exclude", ())
             return 4.0 - 0.3 * len(left), sum(v for k, v in harm.items() if k not in left)
 
-    monkeypatch.setattr(mending, "_ranked", lambda bench, progress: list(harm))
+    monkeypatch.setattr(mending, "_ranked", lambda bench, trial, progress: list(harm))
     monkeypatch.setattr(mending, "_worth", lambda bench, trial: {})
     bench = Lossy({})
-    _, search = run(bench, [candidate("int8")])
+    search = run(bench, [candidate("int8")])
     judged = [line for line in bench.asked if line.startswith("judge")]
     assert len(judged) <= 6
     assert search.places[-1].startswith("int8-mixed")
 
 
 def test_a_candidate_slower_than_the_best_that_passed_is_not_worth_mending(monkeypatch):
-    monkeypatch.setattr(mending, "_ranked", lambda bench, progress: pytest.fail("was ranked"))
+    monkeypatch.setattr(mending, "_ranked", lambda *args: pytest.fail("was ranked"))
     bench = FakeBench({"good": (3.0, 0.1), "bad": (2.0, 9.0)})
     run(bench, [candidate("good"), candidate("bad")])

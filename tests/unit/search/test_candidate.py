@@ -1,4 +1,4 @@
-from mlserve_cli.search.candidate import Facts, propose
+from mlserve_cli.search.proposals import Facts, propose
 
 CNN = {
     "operators": frozenset({"Conv", "Relu", "Gemm"}),

@@ -11,6 +11,7 @@ from mlserve_cli.search.exclusion import search
 @dataclass(frozen=True)
 class Tried:
     passes: bool
+    too_many: bool = False
 
 
 def judge(harm, allowed, seen):
@@ -71,3 +72,28 @@ def test_no_more_is_evaluated_than_is_allowed():
     seen = []
     search(list("abcdefghijklmnop"), judge({"p": 9.0}, 1.0, seen), limit=2)
     assert len(seen) == 2
+
+
+def test_where_too_little_is_left_in_int8_fewer_are_tried_and_never_more():
+    harm = {f"n{i}": 1.0 for i in range(40)}
+    seen = []
+
+    def attempt(excluded):
+        seen.append(len(excluded))
+        return Tried(len(excluded) == 3, too_many=len(excluded) > 3)
+
+    found = search(list(harm), attempt, limit=15)
+    assert found.excluded == ("n0", "n1", "n2")
+    assert seen[0] > 3  # an eighth of them
+    assert max(seen[1:]) < seen[0]
+
+
+def test_where_no_number_is_both_accurate_and_fast_the_search_ends():
+    seen = []
+
+    def attempt(excluded):
+        seen.append(len(excluded))
+        return Tried(False, too_many=len(excluded) >= 5)
+
+    assert search([f"n{i}" for i in range(100)], attempt, limit=15).excluded is None
+    assert len(seen) <= 7
