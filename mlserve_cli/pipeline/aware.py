@@ -153,6 +153,7 @@ class _Search:
                 progress=self._progress,
                 found=lambda _: self._offer(),
             )
+            self._is_over()  # to say so, where it ended there
         best = best_of(self._bench.trials())
         return best or whole
 

@@ -156,6 +156,7 @@ class Search:
                 progress=self._progress,
                 found=lambda _: self._offer(),
             )
+            self._is_over()  # to say so, where it ended there
 
     def _contest(self, hardware: Hardware) -> None:
         """Time the finalists and the float model with other numbers of threads, all in turn.

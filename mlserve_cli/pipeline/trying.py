@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlserve_cli.errors import MlserveError
+from mlserve_cli.errors import MlserveError, PackageError
 from mlserve_cli.package import step as steps
 from mlserve_cli.package.draft import writing
 from mlserve_cli.package.package import Package
@@ -25,7 +25,7 @@ from mlserve_cli.pipeline import cache as caches
 from mlserve_cli.pipeline import steps as table
 from mlserve_cli.pipeline.cases import Cases
 from mlserve_cli.pipeline.variant import Gate, Verdict, reasons, record
-from mlserve_cli.runtime.tensors import Tensors
+from mlserve_cli.runtime.tensors import Tensors, rows
 from mlserve_cli.search.candidate import Candidate, StepChoice
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Accuracy, Speed, State, Trial
@@ -118,10 +118,15 @@ class Bench:
         return found if found.manifest.digest == trial.digest else None
 
     def build(self, candidate: Candidate) -> Built | Trial:
-        """Make its package; a trial that failed where that cannot be."""
+        """Make its package; a trial that failed where that cannot be.
+
+        Raises `PackageError` where the disk takes no more: that says nothing of the candidate.
+        """
         began = time.monotonic()
         try:
             return self.make(candidate)
+        except PackageError:
+            raise
         except MlserveError as error:
             return self._keep(_trial(candidate, "failed", reason=error.message, began=began))
 
@@ -316,12 +321,12 @@ class Bench:
         return self._take(choice, package, place)
 
     def _take(self, choice: StepChoice, package: Package, place: Path) -> Package:
-        rows = self.calibration(package)
+        source = self.calibration(package)
         return steps.run(
-            table.build(choice, rows),
+            table.build(choice, source),
             package,
             place,
-            sample=rows,
+            sample=source if _has_rows(source) else None,
             progress=self._progress,
             overwrite=True,
         )
@@ -353,6 +358,11 @@ class Bench:
     def _keep(self, trial: Trial) -> Trial:
         self._store.put(trial)
         return trial
+
+
+def _has_rows(source: Iterable[Tensors] | None) -> bool:
+    """Whether there is one at least: a step that needs none is proven on golden rows then."""
+    return any(rows(batch) for batch in source or ())
 
 
 def accuracy_of(found: Evaluation, lost: Drop | None, allowed: float) -> Accuracy:

@@ -48,6 +48,45 @@ def residual_package(residual_onnx, digits, tmp_path):
     return pack(residual_onnx, {"x": digits.train[0][:64]}, tmp_path / "residual")
 
 
+@pytest.fixture(scope="session")
+def hostile_onnx(digits, tmp_path_factory):
+    """The same function, in a form that 8 bits cannot hold between "one" and "two".
+
+    Two channels of "one" are a thousand times as large and the weights of "two" that take them as
+    much smaller, which a Relu between them lets pass: one scale for the tensor then rounds all
+    other channels away (the equalization of Nagel et al. 2019, the wrong way round).
+    """
+    weights = _trained(digits)
+    for part in ("norm1.weight", "norm1.bias"):
+        weights[part][:2] *= 1000
+    weights["two.weight"][:, :2] /= 1000
+    path = tmp_path_factory.mktemp("hostile") / "hostile.onnx"
+    _write(weights, path)
+    return path
+
+
+@pytest.fixture
+def hostile_package(hostile_onnx, digits, tmp_path):
+    return pack(hostile_onnx, {"x": digits.train[0][:64]}, tmp_path / "hostile")
+
+
+@pytest.fixture(name="pack")
+def _pack():
+    """For a test that brings a model of its own."""
+    return pack
+
+
+@pytest.fixture
+def cases(digits, tmp_path):
+    """Rows to take ranges from, and others with their digits to judge with."""
+    from mlserve_cli.pipeline.cases import Cases
+
+    calibration, held = tmp_path / "calibration.npz", tmp_path / "held.npz"
+    np.savez(calibration, x=digits.train[0][:200])
+    np.savez(held, x=digits.test[0], target=digits.test[1])
+    return Cases(data=str(held), calibration_data=str(calibration))
+
+
 def pack(model: Path, sample, target: Path, **fields) -> Package:
     import shutil
 

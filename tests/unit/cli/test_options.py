@@ -22,6 +22,13 @@ from mlserve_cli.cli.main import app
         ("quantize PKG -o OUT --method fp16 --target-isa arm", "--target-isa"),
         ("quantize PKG -o OUT --method int8-weights --algorithm hqq", "--algorithm"),
         ("quantize PKG -o OUT --method bf16 --exclude head", "--exclude"),
+        ("quantize PKG -o OUT --budget 10m", "--budget"),
+        ("quantize PKG -o OUT --resume", "--resume"),
+        ("quantize PKG -o OUT --method dynamic --accuracy-aware", "--accuracy-aware"),
+        (
+            "quantize PKG -o OUT --quantizer neural-compressor --accuracy-aware",
+            "--accuracy-aware",
+        ),
         ("prune PKG -o OUT --epochs 0", "--epochs"),
         ("distill PKG -o OUT --epochs 0", "--epochs"),
         ("evaluate PKG --target diagnosis", "--target"),

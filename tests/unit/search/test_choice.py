@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve_cli.search.choice import best, cost, front
+from mlserve_cli.search.choice import best, choose, cost, front
 from mlserve_cli.search.trial import Accuracy, Speed, Trial
 
 
@@ -66,3 +66,62 @@ def test_what_is_faster_only_within_noise_does_not_replace_the_float_model():
     assert best([float_model, noisy], "latency").name == "float"
     assert best([float_model, noisy, clear], "latency").name == "clear"
     assert best([float_model, trial("small", 9, 0, steps=step, size=10)], "size").name == "small"
+
+
+def test_of_those_that_are_as_fast_within_noise_the_more_accurate_is_taken_and_that_is_said():
+    step = ({"step": "quantize"},)
+    quick = trial("quick", 1.0, 0.4, steps=step)
+    near = trial("near", 1.01, 0.1, steps=step)
+    far = trial("far", 1.5, 0.0, steps=step)
+    chosen = choose([trial("float", 4, 0), quick, near, far], "latency")
+    assert chosen.trial.name == "near"
+    assert {each.name for each in chosen.among} == {"quick", "near"}
+    said = "near and quick are as fast within noise, and near loses 0.3 points less"
+    assert chosen.reason("latency") == said
+
+
+def test_of_those_that_are_as_fast_and_as_accurate_the_smaller_is_taken():
+    step = ({"step": "quantize"},)
+    large = trial("large", 1.0, 0.1, steps=step, size=900)
+    small = trial("small", 1.01, 0.1, steps=step, size=500)
+    chosen = choose([large, small], "latency")
+    assert chosen.trial.name == "small"
+    assert chosen.reason("latency").endswith("and small is smaller")
+    assert choose([small], "latency").reason("latency") == ""
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.5, 3), st.sampled_from([-0.1, 0, 0.2, 0.4]), st.integers(1, 5)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from(["latency", "throughput", "size"]),
+)
+def test_no_trial_that_passed_beats_the_chosen_one_in_time_loss_or_bytes_for_nothing(
+    points, target
+):
+    step = ({"step": "quantize"},)
+    trials = [
+        trial(str(i), ms, drop, size=size * 100, steps=step)
+        for i, (ms, drop, size) in enumerate(points)
+    ]
+    chosen = choose(trials, target).trial
+
+    def facts(each):
+        return (cost(each, target), each.accuracy.drop, each.size_bytes)
+
+    for each in trials:
+        better = facts(each) != facts(chosen) and all(
+            a <= b for a, b in zip(facts(each), facts(chosen), strict=True)
+        )
+        assert not better
+
+
+def test_threads_that_a_trial_was_tuned_with_are_what_counts():
+    import msgspec
+
+    step = ({"step": "quantize"},)
+    plain, tuned = trial("plain", 2.0, 0.1, steps=step), trial("tuned", 3.0, 0.1, steps=step)
+    tuned = msgspec.structs.replace(tuned, tuned=trial("", 1.0, 0.1).speeds, threads=1)
+    assert best([plain, tuned], "latency").name == "tuned"
