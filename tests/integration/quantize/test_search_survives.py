@@ -125,7 +125,9 @@ def test_no_calibration_rows_leave_what_needs_none(residual_package, cases, tmp_
     static = [trial for trial in found.trials if proposals.is_static(trial)]
     assert static
     assert {(trial.state, "no rows" in trial.reason) for trial in static} == {("failed", True)}
-    assert found.best.name == "int8-weights"
+    others = [trial for trial in found.trials if trial.steps and trial not in static]
+    assert others
+    assert not [trial for trial in others if "no rows" in trial.reason]
 
 
 def test_one_calibration_row_is_a_poor_one_and_no_error(residual_package, cases, digits, tmp_path):
