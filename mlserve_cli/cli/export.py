@@ -63,8 +63,8 @@ def command(
         bool,
         typer.Option(
             "--fuse",
-            help="Make attention one operator of ONNX Runtime's, if that is no slower; such a "
-            "package cannot be quantized.",
+            help="Make attention one operator of ONNX Runtime's, if that is no slower; no "
+            "other engine has it.",
         ),
     ] = False,
     weights: Annotated[

@@ -73,6 +73,13 @@ def command(
             "where --target-isa has none."
         ),
     ] = "auto",
+    fuse: Annotated[
+        bool,
+        typer.Option(
+            help="static: attention as one int8 operator, which ONNX Runtime alone has; --no-fuse "
+            "for a file that other engines take as well."
+        ),
+    ] = True,
     algorithm: Annotated[
         Literal["rtn", "hqq"],
         typer.Option(help="int4: round to nearest, or half-quadratic (needs torch)."),
@@ -129,6 +136,7 @@ def command(
             "--bias-correction": ("static", bias_correction),
             "--target-isa": ("static", target_isa != "this"),
             "--reduce-range": ("static", reduce_range != "auto"),
+            "--no-fuse": ("static", not fuse),
             "--algorithm": ("int4", algorithm != "rtn"),
             "--accuracy-aware": ("static", accuracy_aware),
         },
@@ -160,6 +168,7 @@ def command(
         "bias_correction": bias_correction,
         "target_isa": target_isa,
         "reduce_range": reduce_range,
+        "fuse": fuse,
         "algorithm": algorithm,
         "quantizer": quantizer,
         "cache": cache,

@@ -84,7 +84,7 @@ def export(
     `trust` loads pickles, which run what their author wrote.
     `engine` is what will run it: a name of `engines.ENGINES`, "torch-aoti" (compiled for `device`,
     "cpu" or "cuda"), or the user's own class, which takes a ready file of any kind.
-    `fuse` makes attention one operator of ONNX Runtime's, which `quantize` cannot take.
+    `fuse` makes attention one operator of ONNX Runtime's.
     `weights` is a state dict's file for the network of a definition. `tf_python` is a Python with
     TensorFlow and tf2onnx.
     How far the package agrees with its source is kept as evidence of the kind "export".

@@ -56,7 +56,7 @@ def write(
     fused = 0
     if fuse:
         progress.stage("fusing attention")
-        fused = fusion.apply(target, batches, traced=traced, tolerance=tolerance)
+        fused = fusion.apply(target, batches, tolerance=tolerance)
 
     def source(batch: Tensors) -> Tensors:
         return dict(zip(names, from_torch.run(module, batch).values(), strict=True))

@@ -74,7 +74,7 @@ def write(file: Path, target: Path, goal: Goal, progress: Progress) -> Origin:
         sample = _example(program, signature) or rows.synthetic(source)
         fused = 0
         if goal.fuse:
-            fused = fusion.apply(target, [sample], traced=model)
+            fused = fusion.apply(target, [sample])
         progress.stage("comparing with the source")
         with contextlib.closing(engines.load(goal.engine, target)) as engine:
             compared = parity.compare(source.run, engine, sample)

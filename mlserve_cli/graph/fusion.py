@@ -1,31 +1,24 @@
-"""Attention as one operator: ONNX Runtime's own kernels in place of a dozen small nodes.
+"""Attention as one operator: ONNX Runtime's own kernel in place of a dozen small nodes.
 
 ONNX Runtime fuses normalizations and GELU by itself when it loads a file, and attention only in
-the form in which an older exporter wrote it. onnxscript's rules know the form of today's. What they
-make are operators that no other engine has, so a fused file is for ONNX Runtime alone.
+the form in which an older exporter wrote it. Its operator is one that no other engine has, so a
+fused file is for ONNX Runtime alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlserve_cli.errors import MlserveError
-from mlserve_cli.graph import clean, parity
+from mlserve_cli.graph import attention, clean, parity
 from mlserve_cli.runtime import engines
 from mlserve_cli.runtime.engines import Engine
 from mlserve_cli.runtime.tensors import Tensors
-
-if TYPE_CHECKING:
-    import onnx
-
-_ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 SLOWER = 1.1
 """Times as long as before is more than noise: then the plain graph stays."""
@@ -35,111 +28,58 @@ BUDGET_S = 5.0
 ROWS = 8
 
 
-def apply(
-    path: Path,
-    batches: Sequence[Tensors],
-    *,
-    traced: onnx.ModelProto | None = None,
-    tolerance: float = parity.TOLERANCE,
-) -> int:
+def apply(path: Path, batches: Sequence[Tensors], *, tolerance: float = parity.TOLERANCE) -> int:
     """Fuse the attention of the ONNX file at `path` in place; say how many operators it became.
 
     `batches` are rows of several sizes (lengths of text, for one): on each of them, at batch 1, 2
     and 7, the fused graph must answer as the plain one within `tolerance`, and take no longer.
-    Where it does not, or there is no attention, or onnxscript is not installed, the file stays as
-    it is and the answer is 0. `traced` is the same graph with the shapes of its inner values, which
-    the rules look at; without it they are inferred, as far as ONNX Runtime's inference goes.
+    Where it does not, or there is no attention, the file stays as it is and the answer is 0.
     """
     import onnx
 
     model = onnx.load(path)
-    operators = {node.op_type for node in model.graph.node}
-    if not {"Softmax", "MatMul"} <= operators or model.ByteSize() > clean.LIMIT_BYTES:
+    if model.ByteSize() > clean.LIMIT_BYTES:
         return 0
-    fused = _fused(model, traced)
-    if fused is None:
+    count = attention.fuse(model)
+    if not count:
         return 0
     beside = path.with_name(f".{path.name}.fused")
     try:
-        clean.save(fused, beside)
-        if not _as_good(path, beside, batches, tolerance):
+        clean.save(model, beside)
+        if not agrees(path, beside, batches, tolerance=tolerance, slower=SLOWER):
             return 0
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return _count(fused)
+    return count
 
 
-def _count(model: onnx.ModelProto) -> int:
-    return sum(
-        node.domain == "com.microsoft" and node.op_type in _ATTENTION for node in model.graph.node
-    )
-
-
-def _fused(model: onnx.ModelProto, traced: onnx.ModelProto | None) -> onnx.ModelProto | None:
-    """The model with fused attention; None where nothing was fused."""
-    try:
-        import onnx_ir
-        from onnxscript.rewriter.ort_fusions import optimize_for_ort
-    except ImportError:
-        return None
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    try:
-        known = traced or _with_shapes(model)
-        graph, _ = optimize_for_ort(onnx_ir.from_proto(known))
-        fused: onnx.ModelProto = onnx_ir.to_proto(graph)
-    except Exception:  # shape inference gives up on operators that it has not; nothing is lost
-        return None
-    if not _count(fused):
-        return None
-    # The signature is the plain graph's: inference may have renamed its sizes.
-    for old, new in (
-        (model.graph.input, fused.graph.input),
-        (model.graph.output, fused.graph.output),
-    ):
-        if [value.name for value in old] != [value.name for value in new]:
-            return None
-        for before, after in zip(old, new, strict=True):
-            after.CopyFrom(before)
-    clean.strip(fused)
-    return fused
-
-
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes of its inner values, as far as ONNX Runtime infers them.
-
-    Its own `infer_shapes` writes a file into the working directory where it gives up; these are the
-    steps inside it.
-    """
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    inference = SymbolicShapeInference(
-        2**31 - 1, auto_merge=True, guess_output_rank=False, verbose=0
-    )
-    inference._preprocess(model)
-    while inference.run_:
-        if not inference._infer_impl():
-            break
-    inference._update_output_from_vi()
-    found: onnx.ModelProto = inference.out_mp_
-    return found
-
-
-def _as_good(
-    plain_file: Path, fused_file: Path, batches: Sequence[Tensors], tolerance: float
+def agrees(
+    plain_file: Path,
+    fused_file: Path,
+    batches: Sequence[Tensors],
+    *,
+    tolerance: float,
+    share: float = 0.0,
+    slower: float | None = None,
 ) -> bool:
+    """Whether the fused graph answers as the plain one at batch 1, 2 and 7.
+
+    share: of the rows that may be answered otherwise. slower: how many times as long it may take.
+    """
     with contextlib.ExitStack() as stack:
         try:
             plain = stack.enter_context(contextlib.closing(engines.load("onnxruntime", plain_file)))
             fused = stack.enter_context(contextlib.closing(engines.load("onnxruntime", fused_file)))
             for batch in batches:
-                parity.check(parity.compare(plain.run, fused, batch, tolerance=tolerance))
-            return _ratio(plain, fused, batches) <= SLOWER
+                compared = parity.compare(plain.run, fused, batch, tolerance=tolerance)
+                parity.check(compared, share=share)
         except MlserveError:
             return False
+        return slower is None or ratio(plain, fused, batches) <= slower
 
 
-def _ratio(plain: Engine, fused: Engine, batches: Sequence[Tensors]) -> float:
+def ratio(plain: Engine, fused: Engine, batches: Sequence[Tensors]) -> float:
     """How long the fused graph takes for all batches, relative to the plain one.
 
     Each runs beside the other, and the best of several rounds counts: what else the machine does
@@ -160,6 +100,6 @@ def _ratio(plain: Engine, fused: Engine, batches: Sequence[Tensors]) -> float:
                 engine.run(batch)
                 best[side][number] = min(best[side][number], time.perf_counter() - began)
         rounds += 1
-        ratio = sum(best[1]) / sum(best[0])
-        if rounds >= LEAST_ROUNDS and (ratio <= 1.0 or time.perf_counter() > end):
-            return ratio
+        found = sum(best[1]) / sum(best[0])
+        if rounds >= LEAST_ROUNDS and (found <= 1.0 or time.perf_counter() > end):
+            return found

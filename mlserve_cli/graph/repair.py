@@ -26,7 +26,7 @@ def repair(model: onnx.ModelProto) -> list[str]:
     done = [
         _told(_from_constants(graph), "constants are initializers now"),
         _told(_not_as_inputs(graph), "weights were listed as inputs"),
-        _told(_without_dead(graph), "nodes or weights led to no output"),
+        _told(without_dead(graph), "nodes or weights led to no output"),
         _told(_named(graph), "nodes had no name"),
     ]
     return [each for each in done if each]
@@ -97,7 +97,7 @@ def _not_as_inputs(graph: onnx.GraphProto) -> int:
     return len(extra)
 
 
-def _without_dead(graph: onnx.GraphProto) -> int:
+def without_dead(graph: onnx.GraphProto) -> int:
     """Nodes that no output needs, directly or through a branch, and weights that nobody reads."""
     producers = {name: node for node in graph.node for name in node.output if name}
     needed: set[int] = set()
@@ -110,7 +110,7 @@ def _without_dead(graph: onnx.GraphProto) -> int:
         if node is None or id(node) in needed:
             continue
         needed.add(id(node))
-        waiting += _reads(node)
+        waiting += reads(node)
     dead = [node for node in graph.node if id(node) not in needed]
     for node in dead:
         graph.node.remove(node)
@@ -120,13 +120,13 @@ def _without_dead(graph: onnx.GraphProto) -> int:
     return len(dead) + len(unread)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """All names that a node reads, its branches' too: more than it needs never hurts."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
             for value in graph.output:
                 yield value.name
 

@@ -56,6 +56,7 @@ def quantize(
     bias_correction: bool = False,
     target_isa: Any = "this",
     reduce_range: Any = "auto",
+    fuse: bool = False,
     algorithm: Any = "rtn",
     quantizer: str = "onnxruntime",
     cache: bool = True,
@@ -96,6 +97,7 @@ def quantize(
         reduce_range=targets.reduces(reduce_range, target_isa),
         smooth=smooth,
         bias_correction=bias_correction,
+        fuse=fuse,
         exclude=excluded,
     )
     return quantize.StaticStep(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.graph import attention
 from mlserve_cli.quantize.normalform import normalize
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def prepare(model: Path, folder: Path) -> Path:
     converted = folder / "converted.onnx"
     loaded = onnx.load(model)
     _freeze(loaded)
+    attention.unfuse(loaded)
     if opset(loaded) < OPSET:
         loaded = _convert(loaded, model)
     onnx.save(loaded, converted)

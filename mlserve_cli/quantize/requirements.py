@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.graph import attention
 from mlserve_cli.graph.kernels import FLOAT
 from mlserve_cli.package.package import Package
 
@@ -32,13 +33,15 @@ def operators(package: Package) -> frozenset[str]:
             f"'{package.manifest.model}', which is no ONNX model.",
             hint="quantize a package that was exported to ONNX",
         )
-    found = frozenset(
-        node.op_type for node in load(package.model, load_external_data=False).graph.node
-    )
+    model = load(package.model, load_external_data=False)
+    attention.unfuse(model)  # as `prepare` will
+    found = frozenset(node.op_type for node in model.graph.node)
     if found & FUSED:
         raise StepError(
-            f"'{package.path}' has fused attention, whose products int8 cannot reach.",
-            hint="export it again without --fuse, and quantize that",
+            f"'{package.path}' has attention that another tool fused "
+            f"({', '.join(sorted(found & FUSED))}), whose products int8 cannot reach.",
+            hint="export it from the model that it was made from; what 'mlserve export --fuse' "
+            "fuses, quantize takes apart",
         )
     if found & QUANTIZED:
         raise StepError(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlserve_cli.graph import clean, from_torch, fusion
+from mlserve_cli.graph import attention, clean, from_torch, fusion
 from mlserve_cli.runtime import engines
 from mlserve_cli.runtime.engines import EngineOptions
 
@@ -14,7 +14,7 @@ def rows(length, count=8):
 
 @pytest.fixture
 def traced(tmp_path):
-    """A file with one attention of two heads in it, and its graph with shapes."""
+    """A file with one attention of two heads in it."""
     import torch
     from torch import nn
 
@@ -38,16 +38,16 @@ def traced(tmp_path):
     plain.CopyFrom(model)
     clean.strip(plain)
     clean.save(plain, tmp_path / "model.onnx")
-    return tmp_path / "model.onnx", model
+    return tmp_path / "model.onnx"
 
 
 def test_a_fused_graph_answers_the_same_at_other_sizes(traced, monkeypatch):
-    path, model = traced
+    path = traced
     monkeypatch.setattr(fusion, "SLOWER", float("inf"))  # tiny graphs are no measure
     plain = engines.load("onnxruntime", path, EngineOptions())
     before = {length: plain.run(rows(length)) for length in (1, 3, 11)}
 
-    count = fusion.apply(path, [rows(6), rows(9)], traced=model)
+    count = fusion.apply(path, [rows(6), rows(9)])
 
     assert count == 1
     fused = engines.load("onnxruntime", path, EngineOptions())
@@ -59,41 +59,82 @@ def test_a_fused_graph_answers_the_same_at_other_sizes(traced, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_a_file_without_shapes_has_them_inferred_and_nothing_is_left_behind(
-    traced, tmp_path, monkeypatch
-):
-    path, _ = traced
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(fusion, "SLOWER", float("inf"))
+def test_what_was_fused_can_be_taken_apart_again(traced):
+    import onnx
 
-    assert fusion.apply(path, [rows(6)]) == 1
-    assert list((tmp_path / "here").iterdir()) == []
+    model = onnx.load(traced)
+    plain = [node.op_type for node in model.graph.node]
+    expected = run(model, rows(5))
+
+    assert attention.fuse(model) == 1
+    assert attention.unfuse(model) == 1
+
+    assert "Attention" not in {node.op_type for node in model.graph.node}
+    assert plain.count("Softmax") == [node.op_type for node in model.graph.node].count("Softmax")
+    np.testing.assert_allclose(run(model, rows(5)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("written", ["eager", "sdpa"])
+def test_attention_with_a_mask_is_found_however_the_exporter_wrote_it(written):
+    import onnx
+
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    from mlserve_cli.export.hugging_face_modules import text
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        attn_implementation=written,
+    )
+    network = text(transformers.BertModel(config, add_pooling_layer=False), shares=False)
+    ids = np.random.default_rng(0).integers(1, 40, (4, 7))
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    given["attention_mask"][1:, 4:] = 0
+    model = from_torch.trace(network, given, dynamic={name: {1: "length"} for name in given})
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+
+    assert attention.fuse(model) == 2
+
+    np.testing.assert_allclose(run(model, given), run(plain, given), rtol=1e-4, atol=1e-5)
+
+
+def run(model, given):
+    """Its first output."""
+    import onnxruntime as ort
+
+    return ort.InferenceSession(model.SerializeToString()).run(None, given)[0]
 
 
 def test_a_slower_graph_is_not_kept(traced, monkeypatch):
-    path, model = traced
+    path = traced
     before = path.read_bytes()
-    monkeypatch.setattr(fusion, "_ratio", lambda *_: 1.5)
+    monkeypatch.setattr(fusion, "ratio", lambda *_: 1.5)
 
-    assert fusion.apply(path, [rows(6)], traced=model) == 0
+    assert fusion.apply(path, [rows(6)]) == 0
     assert path.read_bytes() == before
 
 
 def test_a_graph_that_answers_otherwise_is_not_kept(traced, monkeypatch):
-    path, model = traced
+    path = traced
     before = path.read_bytes()
-    honest = fusion._fused
+    honest = attention.fuse
 
-    def wrong(*given):
-        fused = honest(*given)
-        for tensor in fused.graph.initializer:
-            if len(tensor.raw_data) == 16 * 4:  # a bias
-                tensor.raw_data = np.ones(16, np.float32).tobytes()
-        return fused
+    def wrong(model):
+        count = honest(model)
+        for node in model.graph.node:
+            for item in node.attribute:
+                item.f *= 2  # the scale
+        return count
 
-    monkeypatch.setattr(fusion, "_fused", wrong)
-    assert fusion.apply(path, [rows(6)], traced=model) == 0
+    monkeypatch.setattr(attention, "fuse", wrong)
+    assert fusion.apply(path, [rows(6)]) == 0
     assert path.read_bytes() == before
 
 
