@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import DefinitionError
-from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
+from mlserve_cli.runtime.processing.declaration import (
+    ClassesOutput,
+    TokensOutput,
+    ValuesOutput,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -52,12 +56,14 @@ class Task:
             return wrappers.picture(network)
         return wrappers.text(network, shares=several)
 
-    def output(self, config: Any) -> ClassesOutput | ValuesOutput | None:
+    def output(self, config: Any) -> ClassesOutput | ValuesOutput | TokensOutput | None:
         """The declared output: classes, values, or the tensors as they are."""
         if self is SENTENCE:
             return ValuesOutput(tensor="embedding")
-        if not self.labelled or self.name == "token-classification":
+        if not self.labelled:
             return None
+        if self.name == "token-classification":
+            return TokensOutput(tensor="logits", softmax=True)
         if self.name == "text-classification":
             problem = _problem(config)
             if problem == "regression":

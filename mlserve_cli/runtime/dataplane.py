@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import InvalidRequest, Overloaded
 from .feedback.memory import Asked, Memory
+from .processing import Processor
 from .registry import LoadedModel
 from .tensors import Array, Tensors, check, rows
 from .threads import Threads
@@ -138,8 +139,8 @@ class DataPlane:
         self._take(len(body))
         self._payloads[model] = payloads + 1
         try:
-            tensors = await self._threads.run(
-                model, lambda: processor.tensors(processor.rows(body, content_type)), deadline
+            read, tensors = await self._threads.run(
+                model, lambda: _decoded(processor, body, content_type), deadline
             )
         finally:
             self.bytes_in_flight -= len(body)
@@ -151,7 +152,7 @@ class DataPlane:
             model, tensors, deadline=deadline, priority=priority, timing=timing, asked=asked
         )
         computed = time.perf_counter()
-        answers = await self._threads.run(model, lambda: processor.answers(outputs), deadline)
+        answers = await self._threads.run(model, lambda: processor.answers(outputs, read), deadline)
         seconds = decoded - began + time.perf_counter() - computed
         model.metrics.processed(seconds)
         if timing is not None:
@@ -189,6 +190,12 @@ class DataPlane:
             f"requests of {size} bytes are in memory, and max_inflight_mb allows {self._max_bytes}",
             retry_after_s=1,
         )
+
+
+def _decoded(processor: Processor, body: bytes, content_type: str) -> tuple[list[Any], Tensors]:
+    """The rows of a body, and the tensors that they become."""
+    rows = processor.rows(body, content_type)
+    return rows, processor.tensors(rows)
 
 
 async def _split(

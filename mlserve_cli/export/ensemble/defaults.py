@@ -145,7 +145,7 @@ def _answer(file: EnsembleFile, wired: Wired) -> _Claim | None:
 
 def _of_member(step: PackageStep, package: Package) -> _Claim | None:
     output = package.manifest.processing.output
-    if output is None or output.tensor not in step.outputs:
+    if not isinstance(output, (ClassesOutput, ValuesOutput)) or output.tensor not in step.outputs:
         return None
     return _Claim(
         replace(output, tensor=step.outputs[output.tensor]), package.manifest.labels, step.name

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PackageError
-from .declaration import ClassesOutput, ImageInput, TableInput, TextInput, ValuesOutput
+from .declaration import (
+    ClassesOutput,
+    ImageInput,
+    TableInput,
+    TextInput,
+    TokensOutput,
+    ValuesOutput,
+)
 from .processor import Processor, Reader, Writer
 
 if TYPE_CHECKING:  # the manifest holds a declaration, so it is imported before this
@@ -22,7 +29,7 @@ def build(manifest: Manifest, serve: Path) -> Processor:
     that it needs (Pillow, tokenizers) is not installed.
     """
     reader = _reader(manifest, serve)
-    writer = _writer(manifest)
+    writer = _writer(manifest, reader)
     python = manifest.processing.python
     if python is not None:
         from .python import UserProcessing
@@ -54,7 +61,7 @@ def _reader(manifest: Manifest, serve: Path) -> Reader:
     raise PackageError(f"the processing input {declared!r} is of no known kind.")
 
 
-def _writer(manifest: Manifest) -> Writer:
+def _writer(manifest: Manifest, reader: Reader) -> Writer:
     from .outputs import ClassesWriter, PlainWriter, ValuesWriter
 
     declared = manifest.processing.output
@@ -63,6 +70,10 @@ def _writer(manifest: Manifest) -> Writer:
             return ClassesWriter(manifest, declared)
         case ValuesOutput():
             return ValuesWriter(manifest, declared)
+        case TokensOutput():
+            from .tokens import TokensWriter
+
+            return TokensWriter(manifest, declared, reader)
         case None:
             return PlainWriter(manifest)
     raise PackageError(f"the processing output {declared!r} is of no known kind.")

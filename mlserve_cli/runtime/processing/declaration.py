@@ -108,6 +108,20 @@ class ValuesOutput(
     tensor: str
 
 
+class TokensOutput(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="tokens", tag_field="kind"
+):
+    """Scores of shape (batch, length, labels) → `{"tokens": [{"text", "start", "end", "label",
+    "score"}]}`, for text that a tokenizer reads.
+
+    start, end: characters of the text as it was sent. Tokens that the tokenizer adds, and padding,
+    are left out. softmax: apply it first (the tensor holds logits).
+    """
+
+    tensor: str
+    softmax: bool = False
+
+
 class PythonProcessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The escape hatch: `serve/processing.py` with `preprocess(rows)`, `postprocess(outputs)`.
 
@@ -124,5 +138,5 @@ class Processing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a package declares; each part may be missing, and then tensors pass as they are."""
 
     input: ImageInput | TableInput | TextInput | None = None
-    output: ClassesOutput | ValuesOutput | None = None
+    output: ClassesOutput | ValuesOutput | TokensOutput | None = None
     python: PythonProcessing | None = None

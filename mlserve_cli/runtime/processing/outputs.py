@@ -17,7 +17,7 @@ class ClassesWriter:
 
     def __init__(self, manifest: Manifest, declared: ClassesOutput) -> None:
         self._declared = declared
-        spec = _output(manifest, declared.tensor)
+        spec = output_spec(manifest, declared.tensor)
         classes = spec.shape[-1] if len(spec.shape) > 1 else 1
         if isinstance(classes, int) and manifest.labels and len(manifest.labels) != classes:
             raise PackageError(
@@ -26,7 +26,7 @@ class ClassesWriter:
             )
         self._labels = manifest.labels
 
-    def answers(self, outputs: Tensors) -> list[Any]:
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
         """Name the best classes of every row."""
         scores = outputs[self._declared.tensor]
         scores = scores.reshape(len(scores), -1).astype(np.float64)
@@ -40,7 +40,7 @@ class ClassesWriter:
         ]
 
     def _answer(self, scores: Array, order: Array) -> dict[str, Any]:
-        named = {self._label(int(index)): _rounded(scores[index]) for index in order}
+        named = {self._label(int(index)): rounded(scores[index]) for index in order}
         label, score = next(iter(named.items()))
         threshold = self._declared.threshold
         certain = score is not None and (threshold is None or score >= threshold)
@@ -54,9 +54,9 @@ class ValuesWriter:
     """A regression: `{"value": 1.5}`, or `{"values": [...]}` where there are several a row."""
 
     def __init__(self, manifest: Manifest, declared: ValuesOutput) -> None:
-        self._spec = _output(manifest, declared.tensor)
+        self._spec = output_spec(manifest, declared.tensor)
 
-    def answers(self, outputs: Tensors) -> list[Any]:
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
         """One object a row."""
         values = outputs[self._spec.name]
         values = values.reshape(len(values), -1)
@@ -71,7 +71,7 @@ class PlainWriter:
     def __init__(self, manifest: Manifest) -> None:
         self._specs = manifest.outputs
 
-    def answers(self, outputs: Tensors) -> list[Any]:
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
         """One object a row; an output that has no batch stands whole in each."""
         count = max(rows({name: array}) for name, array in outputs.items())
         columns = {
@@ -106,12 +106,13 @@ def plain(array: Array) -> Any:
     return array.tolist()
 
 
-def _rounded(value: Any) -> float | None:
-    # Six digits are what float32 holds; JSON has no NaN.
+def rounded(value: Any) -> float | None:
+    """Six digits, which are what float32 holds; JSON has no NaN."""
     return float(f"{float(value):.6g}") if np.isfinite(value) else None
 
 
-def _output(manifest: Manifest, name: str) -> TensorSpec:
+def output_spec(manifest: Manifest, name: str) -> TensorSpec:
+    """The model's output of this name. Raises `PackageError` where there is none."""
     for spec in manifest.outputs:
         if spec.name == name:
             return spec

@@ -40,8 +40,11 @@ class Reader(Protocol):
 class Writer(Protocol):
     """The output side."""
 
-    def answers(self, outputs: Tensors) -> list[Any]:
-        """One JSON value a row of the outputs."""
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
+        """One JSON value a row of the outputs.
+
+        payloads: the rows that became the inputs, where they are known; a few answers need them.
+        """
         ...
 
 
@@ -62,9 +65,9 @@ class Processor:
         """Rows → inputs. Raises `InvalidRequest` naming the row, the column and what is allowed."""
         return self.reader.tensors(rows)
 
-    def answers(self, outputs: Tensors) -> list[Any]:
-        """Outputs → one JSON value a row."""
-        return self.writer.answers(outputs)
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
+        """Outputs → one JSON value a row; `payloads` are the rows that became the inputs."""
+        return self.writer.answers(outputs, payloads)
 
     def example(self, inputs: Tensors) -> Payload | None:
         """A payload that becomes the first row of `inputs` (golden ones); None if none can."""

@@ -97,10 +97,10 @@ class UserProcessing:
             )
         return {name: self._array(name, value) for name, value in found.items()}
 
-    def answers(self, outputs: Tensors) -> list[Any]:
+    def answers(self, outputs: Tensors, payloads: list[Any] | None = None) -> list[Any]:
         """What postprocess makes of the outputs."""
         if self._postprocess is None:
-            return self.writer.answers(outputs)
+            return self.writer.answers(outputs, payloads)
         found = list(_call(self._postprocess, outputs))
         if len(found) != rows(outputs):
             raise InferenceFailed(

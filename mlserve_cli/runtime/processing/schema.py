@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from ..manifest import Manifest
 from ..tensors import TensorSpec
-from .declaration import ClassesOutput, ImageInput, TableInput, TextInput, ValuesOutput
+from .declaration import (
+    ClassesOutput,
+    ImageInput,
+    TableInput,
+    TextInput,
+    TokensOutput,
+    ValuesOutput,
+)
 
 Schema = dict[str, Any]
 Kind = Literal["image", "table", "text", "tensors", "custom"]
@@ -109,6 +116,17 @@ def answer(manifest: Manifest) -> Schema:
             if all(size == 1 for size in spec.shape[1:]):
                 return _object({"value": number})
             return _object({"values": {"type": "array", "items": number}})
+        case TokensOutput():
+            token = _object(
+                {
+                    "text": {"type": "string"},
+                    "start": {"type": "integer"},
+                    "end": {"type": "integer"},
+                    "label": {"type": "string"},
+                    "score": {"type": ["number", "null"]},
+                }
+            )
+            return _object({"tokens": {"type": "array", "items": token}})
     return _object({spec.name: tensor(spec, skip_batch=True) for spec in manifest.outputs})
 
 

@@ -58,9 +58,13 @@ class TextReader:
         """One text, in the field `text`."""
         return [fields]
 
+    def texts(self, rows: list[Any]) -> list[str]:
+        """The text of each row. Raises `InvalidRequest` naming a row that has none."""
+        return [_text(row, number) for number, row in enumerate(rows)]
+
     def tensors(self, rows: list[Any]) -> Tensors:
         """Encode the texts; ids are padded to the longest of them."""
-        texts = [_text(row, number) for number, row in enumerate(rows)]
+        texts = self.texts(rows)
         if self.tokenizer is None:
             raw = np.empty(len(texts), dtype=np.object_)
             raw[:] = [to_bytes(text, where=f"row {number}") for number, text in enumerate(texts)]
