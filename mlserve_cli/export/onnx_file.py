@@ -38,9 +38,12 @@ def write(file: Path, target: Path, progress: Progress, *, fuse: bool = False) -
     progress.stage("checking the model")
     model, external = _read(file)
     _check_opset(file, model)
+    model, attentions = opset.written_out(model)
     scores = zipmap.remove(model)
     # Each of these is needed to load the file at all, or changes names alone.
-    changed = bool(scores) | name_batch(model) | _lowered(model) | repair.tell_apart(model)
+    changed = (
+        bool(scores or attentions) | name_batch(model) | _lowered(model) | repair.tell_apart(model)
+    )
     if external or changed:
         clean.save(model, target)
     else:
@@ -50,6 +53,12 @@ def write(file: Path, target: Path, progress: Progress, *, fuse: bool = False) -
     before = opset.of(model)
     model, changes = _tidied(model, target, progress)
     made_up = _rows(target)
+    if attentions:
+        changes.insert(
+            0,
+            f"{attentions} Attention with a mask, which ONNX Runtime gets wrong at "
+            f"opset {before}, were written out",
+        )
     if fuse and made_up is not None:
         fused = fusion.apply(target, [made_up])
         changes += [f"{fused} times attention is one operator now"] if fused else []

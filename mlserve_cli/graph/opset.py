@@ -34,6 +34,31 @@ def converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto | None:
     return found
 
 
+def written_out(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """The graph with each masked Attention in the standard's own steps, and how many there were.
+
+    ONNX Runtime 1.32 takes no mask of one row for all queries, (batch, 1, 1, length), for the
+    Attention of opsets 23 and 24, which the standard allows; the steps are the standard's.
+    """
+    from onnx import inliner
+
+    if of(model) not in (23, 24):
+        return model, 0
+    count = sum(
+        node.op_type == "Attention"
+        and node.domain in ("", "ai.onnx")
+        and len(node.input) > 3
+        and node.input[3] != ""
+        for node in model.graph.node
+    )
+    if not count:
+        return model, 0
+    found: onnx.ModelProto = inliner.inline_selected_functions(
+        model, [("", "Attention")], exclude=False, inline_schema_functions=True
+    )
+    return found, count
+
+
 def foreign_operators(model: onnx.ModelProto) -> list[str]:
     """Operators of domains that neither ONNX nor ONNX Runtime has, as "domain:name"."""
     known = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}

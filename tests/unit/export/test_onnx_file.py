@@ -324,3 +324,37 @@ def test_a_node_that_only_a_branch_reads_is_not_dead(tmp_path):
     repair.repair(model)
 
     assert "neg" in {node.name for node in model.graph.node}
+
+
+@pytest.mark.parametrize("version", [23, 24])
+@pytest.mark.parametrize("rows", [1, "length"])
+def test_a_masked_attention_of_a_young_opset_answers_as_the_standard_says(tmp_path, version, rows):
+    from onnx.reference import ReferenceEvaluator
+
+    heads = ["N", 2, "length", 4]
+    model = save(
+        tmp_path / "attention.onnx",
+        [helper.make_node("Attention", ["q", "k", "v", "mask"], ["y"], name="a")],
+        [
+            *(value(name, heads) for name in "qkv"),
+            value("mask", ["N", 1, rows, "length"], TensorProto.BOOL),
+        ],
+        [value("y", heads)],
+        version=version,
+        ir=11,
+    )
+
+    package = export(str(tmp_path / "attention.onnx"), tmp_path / "package")
+
+    rng = np.random.default_rng(0)
+    given = {name: rng.standard_normal((3, 2, 5, 4)).astype(np.float32) for name in "qkv"}
+    given["mask"] = rng.random((3, 1, 1 if rows == 1 else 5, 5)) < 0.6
+    given["mask"][..., 0] = True
+    engine = package.engine()
+    found = engine.run(given)["y"]
+    engine.close()
+    np.testing.assert_allclose(
+        found, ReferenceEvaluator(model).run(None, given)[0], rtol=1e-4, atol=1e-5
+    )
+    assert "were written out" in said(package)
+    assert package.manifest.batch.invariant
