@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from mlserve_cli.errors import StepError
 from mlserve_cli.graph import attention
 from mlserve_cli.graph.kernels import FLOAT
 from mlserve_cli.package.package import Package
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}) | {
     "QLinearConv",
@@ -62,8 +68,40 @@ def refuse(package: Package, found: frozenset[str], wanted: tuple[str, ...]) -> 
             f"trees: they compare, where quantization speeds up {names}.",
             hint="serve it as it is; trees are fast already",
         )
+    holders = _holders(package)
+    if holders:
+        inner = sorted({name for names in holders.values() for name in names})
+        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
+        return StepError(
+            f"'{package.path}' has nothing to quantize in its main graph: {', '.join(inner)} lie "
+            f"inside {', '.join(list(holders)[:3])}{more}, where int8 is not written, since which "
+            "branch runs, and how often, is decided while the model runs.",
+            hint="make the branch that you use the main graph, by fixing what decides it, and "
+            "export that; or serve it as it is",
+        )
     heavy = sorted(found & FLOAT)
     return StepError(
         f"'{package.path}' has nothing to quantize: no {names}"
         + (f", only {', '.join(heavy)}." if heavy else "."),
     )
+
+
+def _holders(package: Package) -> dict[str, set[str]]:
+    """The branches and loops that hold costly operators, and which ones those are."""
+    from onnx import load
+
+    found: dict[str, set[str]] = {}
+    for node in load(package.model, load_external_data=False).graph.node:
+        inner = set(_inside(node)) & FLOAT
+        if inner:
+            found[f"{node.op_type} '{node.name or node.output[0]}'"] = inner
+    return found
+
+
+def _inside(node: NodeProto) -> Iterator[str]:
+    """The operators of a node's branches and bodies, however deep."""
+    graphs = (g for item in node.attribute for g in (item.g, *item.graphs))
+    for graph in graphs:
+        for inner in graph.node:
+            yield inner.op_type
+            yield from _inside(inner)

@@ -78,3 +78,41 @@ def test_attention_that_another_tool_fused_is_refused_with_the_way_out(tmp_path)
     with pytest.raises(StepError, match=r"another tool fused \(Attention\)") as told:
         operators(package)
     assert "export it from the model that it was made from" in told.value.hint
+
+
+def test_products_inside_branches_are_named_with_the_branch(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], [name], name=name)],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        )
+        for name in ("then", "else")
+    }
+    node = helper.make_node(
+        "If",
+        ["flag"],
+        ["y"],
+        name="rate",
+        then_branch=branches["then"],
+        else_branch=branches["else"],
+    )
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xw"]
+    inputs.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "g", inputs, [output])), tmp_path / "model.onnx"
+    )
+    package = SimpleNamespace(path=tmp_path, model=tmp_path / "model.onnx")
+
+    with pytest.raises(
+        StepError,
+        match=r"nothing to quantize in its main graph: MatMul lie inside "
+        r"If 'rate'",
+    ) as told:
+        StaticStep([]).requires(package)
+    assert "make the branch that you use the main graph" in told.value.hint
