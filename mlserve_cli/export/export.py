@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mlserve_cli.errors import DataError, DefinitionError, MissingExtra
+from mlserve_cli.errors import DataError, DefinitionError, MissingExtra, MlserveError
 from mlserve_cli.export import (
     conversion,
     estimator,
@@ -290,6 +291,14 @@ def _complete(
     if definition is not None and keep:
         progress.stage("keeping what further training needs")
         training_source.write(draft.source, definition, origin.module)
+    elif origin.write_source is not None:
+        progress.stage("keeping what further training needs")
+        try:
+            origin.write_source(draft.source)
+        except MlserveError as error:
+            shutil.rmtree(draft.source, ignore_errors=True)
+            draft.source.mkdir()
+            progress.say(f"the package cannot be trained further: {error.message}")
     progress.stage("proving the package on its rows")
     return finish(draft, manifest, real)
 

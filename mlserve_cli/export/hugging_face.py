@@ -11,12 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import DefinitionError, StepError, first_line, needs_extra
-from mlserve_cli.export import hugging_face_inputs, hugging_face_tasks, onnx_from_torch
+from mlserve_cli.export import (
+    hugging_face_inputs,
+    hugging_face_source,
+    hugging_face_tasks,
+    onnx_from_torch,
+)
 from mlserve_cli.export.goal import Goal
 from mlserve_cli.export.hugging_face_tasks import Task
 from mlserve_cli.export.origin import Origin
@@ -77,6 +82,9 @@ def write(source: Path, folder: Path, goal: Goal, progress: Progress) -> Origin:
     if inputs.declared is not None:
         inputs.copy(folder)
         processing = Processing(input=inputs.declared, output=task.output(network.config))
+    keep = hugging_face_source.writer(
+        source, inside, modules, network, module, inputs, processing, labels
+    )
     for text in (*loaded, *inputs.notes):
         progress.say(text)
     return Origin(
@@ -93,9 +101,31 @@ def write(source: Path, folder: Path, goal: Goal, progress: Progress) -> Origin:
         labels=labels,
         made_up=inputs.batches[0],
         processing=processing,
+        write_source=keep,
         engine=goal.engine,
         model=goal.file,
     )
+
+
+def rebuild(folder: Path, *, inputs: Sequence[str], pooled: bool) -> torch.nn.Module:
+    """The module that `write` exported, with the sizes of the configs in `folder` and any weights.
+
+    inputs: what its `forward` takes. pooled: whether the network's own pooler was trained.
+    """
+    modules = hugging_face_tasks.sentence_modules(folder)
+    inside = folder / modules[0].path if modules else folder
+    with _offline(), needs_extra("hf", "rebuild Hugging Face networks"):
+        import torch
+        import transformers
+
+        task = hugging_face_tasks.find(inside, read_json(inside / CONFIG), sentence=bool(modules))
+        config = transformers.AutoConfig.from_pretrained(inside, local_files_only=True)
+        network = getattr(transformers, task.loader).from_config(
+            config, attn_implementation="eager", dtype=torch.float32
+        )
+        if not pooled and hasattr(network, "pooler"):
+            network.pooler = None
+        return task.wrap(network.eval(), folder, modules, tuple(inputs))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.graph.parity import Parity
@@ -30,7 +31,8 @@ class Origin:
     source's kind suggests, where the user gave none.
     processing: what the source's own files say of it; a definition's PROCESSING wins.
     labels, input, output: what could be told from the model itself.
-    module: the torch module, for `source/`.
+    module: the torch module, for `source/`. write_source: writes that folder where there is no
+    definition of the user's to keep in it.
     engine, model: what the manifest says of them.
     """
 
@@ -46,5 +48,6 @@ class Origin:
     input: TableInput | None = None
     output: ClassesOutput | ValuesOutput | None = None
     module: torch.nn.Module | None = None
+    write_source: Callable[[Path], None] | None = None
     engine: str = "onnxruntime"
     model: str = "model.onnx"

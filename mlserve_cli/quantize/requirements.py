@@ -37,7 +37,7 @@ def operators(package: Package) -> frozenset[str]:
         raise StepError(
             f"'{package.path}' is run by the engine '{package.manifest.engine}' from "
             f"'{package.manifest.model}', which is no ONNX model.",
-            hint="quantize a package that was exported to ONNX",
+            hint=_to_onnx(package),
         )
     model = load(package.model, load_external_data=False)
     attention.unfuse(model)  # as `prepare` will
@@ -84,6 +84,19 @@ def refuse(package: Package, found: frozenset[str], wanted: tuple[str, ...]) -> 
         f"'{package.path}' has nothing to quantize: no {names}"
         + (f", only {', '.join(heavy)}." if heavy else "."),
     )
+
+
+def _to_onnx(package: Package) -> str:
+    """How the model of another engine becomes an ONNX package."""
+    definition = package.source / "definition.py"
+    if definition.is_file():
+        return f"mlserve export {definition} -o NEW writes it as ONNX; quantize that"
+    if package.model.suffix == ".pt2" and "aoti" not in package.manifest.variant:
+        return (
+            f"mlserve export {package.model} -o NEW writes the program as ONNX; quantize that, "
+            "with --calibration"
+        )
+    return "export what it was made from for the engine onnxruntime, and quantize that"
 
 
 def _holders(package: Package) -> dict[str, set[str]]:

@@ -109,10 +109,18 @@ def require_module(package: Package, *functions: str) -> None:
             f"'{package.path}' is quantized, and training needs the float model.",
             hint="prune or distill its parent, and quantize the result",
         )
+    if _is_program(package) and not (package.source / SOURCE_JSON).is_file():
+        raise StepError(
+            f"'{package.path}' was made of a torch.export program, which cannot be trained: "
+            "dropout and normalization stand in it as they are in eval mode, and no layer can be "
+            "taken out.",
+            hint="export the module itself, from a definition, and start from that",
+        )
     if not (package.source / SOURCE_JSON).is_file():
         raise StepError(
             f"'{package.path}' holds no torch module to train.",
-            hint="export it from a definition whose model() returns a torch.nn.Module",
+            hint="export it from a definition whose model() returns a torch.nn.Module, or from a "
+            "Hugging Face folder",
         )
     found = _names(package.source / DEFINITION)
     for name in functions:
@@ -120,6 +128,11 @@ def require_module(package: Package, *functions: str) -> None:
             raise StepError(
                 f"the definition of '{package.path}' has no {name}().", hint=_HINTS.get(name)
             )
+
+
+def _is_program(package: Package) -> bool:
+    lineage = package.manifest.lineage
+    return bool(lineage) and lineage[0].parameters.get("source") == "pt2"
 
 
 def _names(path: Path) -> set[str]:
@@ -168,6 +181,11 @@ def _state(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, 
             # A copy of its own: views of one storage, and channels_last, cannot be written.
             kept[name] = tensor.detach().cpu().contiguous().clone()
     return kept, shared
+
+
+def distinct(module: torch.nn.Module) -> tuple[str, ...]:
+    """The names under which a module's tensors are kept, each tensor once."""
+    return tuple(_state(module)[0])
 
 
 def _load(folder: Path) -> Trainable:

@@ -1,6 +1,7 @@
 """A local Hugging Face folder: its task, tokenizer or pictures, labels; and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -133,6 +134,8 @@ def test_a_sentence_transformers_folder_is_pooled_and_normalized_in_the_graph(sa
     np.testing.assert_allclose(
         found, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-4, atol=1e-5
     )
+    assert (package.source / "1_Pooling" / "config.json").is_file()  # what rebuilds it
+    assert (package.source / "weights.safetensors").is_file()
 
 
 VIT = {
@@ -305,3 +308,32 @@ def test_parts_of_a_sentence_model_that_are_not_known_are_named(tmp_path, module
     )
     with pytest.raises(DefinitionError, match=message):
         export(str(tmp_path), tmp_path / "package")
+
+
+def test_a_package_can_be_trained_further_and_its_definition_exports_again(saved, tmp_path):
+    import torch
+
+    from mlserve_cli.pipeline.cases import Cases
+    from mlserve_cli.training import source
+
+    folder, network = saved("BertForSequenceClassification", "BertConfig", **SMALL)
+    package = export(str(folder), tmp_path / "package")
+
+    trainable = source.load(package)
+
+    ids = torch.randint(5, 11, (2, 7))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        expected = network(**given).logits
+        found = trainable.module(**given)["logits"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    loss = trainable.module.train()(**given)["logits"].square().sum()
+    loss.backward()
+    assert all(each.grad is not None for each in trainable.module.network.classifier.parameters())
+    assert Cases.of(package).calibration(package) is None  # its sample() was made up
+
+    shutil.copytree(package.source, tmp_path / "mine")
+    again = export(str(tmp_path / "mine" / "definition.py"), tmp_path / "again")
+    assert again.manifest.processing == package.manifest.processing
+    assert again.manifest.labels == package.manifest.labels
+    assert again.manifest.inputs == package.manifest.inputs

@@ -288,3 +288,25 @@ def test_a_real_keras_file_becomes_a_package(tmp_path):
 
     assert package.evidence("export")[0]["relative_error"] < 1e-4
     assert all(check.passed for check in verify(package.path))
+
+
+def test_a_program_for_torch_says_how_it_is_quantized_and_why_it_is_not_trained(tmp_path):
+    from mlserve_cli.package.progress import Silent
+    from mlserve_cli.package.step import run
+    from mlserve_cli.quantize import StaticStep
+    from mlserve_cli.training import source
+
+    saved_program(path := tmp_path / "net.pt2")
+    package = export(str(path), tmp_path / "package", engine="torch")
+    rows = golden.read(package.serve).inputs
+
+    with pytest.raises(StepError, match="which is no ONNX model") as told:
+        StaticStep([rows]).requires(package)
+    with pytest.raises(StepError, match=r"torch\.export program, which cannot be trained"):
+        source.load(package)
+
+    command = told.value.hint.split()
+    assert command[:2] == ["mlserve", "export"]
+    again = export(command[2], tmp_path / "onnx")
+    int8 = run(StaticStep([rows]), again, tmp_path / "int8", progress=Silent())
+    assert int8.manifest.variant == "int8-static"
