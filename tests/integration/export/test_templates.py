@@ -14,6 +14,7 @@ from mlserve_cli.export.export import export
 from mlserve_cli.export.start import TEMPLATES, start
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.package import Package
+from mlserve_cli.runtime.hardware import detect
 
 MLSERVE = Path(sys.executable).with_name("mlserve")
 
@@ -133,3 +134,17 @@ def test_a_missing_source_is_a_sentence_and_a_hint_and_status_1(tmp_path):
     assert stderr.startswith("error: ")
     assert "hint: " in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.skipif(
+    not any("vnni" in name for name in detect().isa), reason="no VNNI: int8 need not be faster"
+)
+def test_the_pictures_template_gains_from_int8(tmp_path):
+    folder, package, small = (tmp_path / name for name in ("mine", "package", "int8"))
+    assert mlserve("init", folder, "--template", "image")[0] == 0
+    assert mlserve("export", folder / "model.py", "-o", package)[0] == 0
+
+    status, _, stderr = mlserve("quantize", package, "-o", small)
+
+    assert status == 0, stderr
+    assert Package.open(small).manifest.variant == "int8-static"
