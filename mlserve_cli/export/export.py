@@ -19,6 +19,7 @@ from mlserve_cli.export import (
     conversion,
     estimator,
     hugging_face,
+    memory,
     onnx_file,
     processing,
     program_file,
@@ -125,6 +126,12 @@ def export(
     for text, what in ((name, "model name"), (version, "version")):
         if text is not None:
             check_name(text, what)
+    if goal.own or is_object:
+        pass  # of the one nobody knows what it takes, the other is in memory already
+    elif path.suffix in (".onnx", ".pt2"):
+        memory.require(path, torch=path.suffix == ".pt2")
+    elif path.is_dir() and not tensorflow.is_source(path):
+        memory.require(path, torch=True)
     value = trained.load_object(source) if is_object else None
     imported = is_object and imports.is_torch(value)
     alone = not imported and not goal.own and (is_object or trained.is_file(path))
