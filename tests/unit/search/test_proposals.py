@@ -88,6 +88,20 @@ def test_the_best_int8_models_are_handed_to_openvino_once_the_float_model_ran_th
     assert not [name for name in later if "openvino" in name]
 
 
+def test_the_two_fastest_int8_encoders_are_tried_again_with_attention_as_one_operator():
+    facts = Facts(**(CNN | {"operators": frozenset({"MatMul", "Softmax", "LayerNormalization"})}))
+    first = {each.name: each for each in propose(facts)}
+    assert not [name for name in first if name.endswith("-fused")]
+    times = {"int8-minmax": 1.0, "int8-mse": 3.0, "int8-smooth": 2.0}
+    done = [tried(first[name], ms=ms) for name, ms in times.items()]
+    after = {each.name: each for each in propose(facts, done) if each.name.endswith("-fused")}
+    assert list(after) == ["int8-minmax-fused", "int8-smooth-fused"]
+    smooth = after["int8-smooth-fused"].steps[-1].parameters
+    assert (smooth["fuse"], smooth["smooth"]) == (True, True)
+    again = [*done, *(tried(each) for each in after.values())]
+    assert not [each for each in propose(facts, again) if each.name.endswith("-fused-fused")]
+
+
 def test_torch_is_tried_only_with_a_module_and_for_speed():
     engines = ("onnxruntime", "torch")
     isa = frozenset({"avx512_bf16"})
