@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.package.definition import Definition
+from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Step
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
@@ -115,8 +118,14 @@ def prune(rows: Rows, **parameters: Any) -> Step:
 def distill(rows: Rows, **parameters: Any) -> Step:
     """`mlserve distill`."""
     from mlserve_cli.distill.step import DistillStep
+    from mlserve_cli.export import estimator
 
-    return DistillStep(**parameters)
+    def save(definition: Definition, fitted: Any, target: Path, progress: Progress) -> Any:
+        return estimator.write(estimator.of_definition(definition, fitted), target, progress)
+
+    if isinstance(parameters.get("layers"), list):
+        parameters["layers"] = tuple(parameters["layers"])
+    return DistillStep(**parameters, save=save)
 
 
 def engine(rows: Rows, *, engine: str) -> Step:

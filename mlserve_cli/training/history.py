@@ -2,13 +2,15 @@
 
 Torch-Pruning makes tensors smaller and corrects the plain attributes that speak of them
 (`out_channels`, `num_features`, `groups` …). The history keeps those attributes alone: which
-channels went is in the weights. An entry is JSON:
+channels went is in the weights. Whole blocks may go as well. An entry is JSON:
 
     {"ratio": 0.5, "layers": {"stem.conv": {"out_channels": 24}, …}}
+    {"drop": ["encoder.layer.1", "encoder.layer.2"]}
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,15 +50,40 @@ def replay(
     """
     if not history:
         return
-    layers = dict(module.named_modules())
     for entry in history:
-        for name, attributes in entry["layers"].items():
+        drop(module, entry.get("drop", ()))
+        layers = dict(module.named_modules())
+        for name, attributes in entry.get("layers", {}).items():
             for key, value in attributes.items():
                 if name in layers:
                     setattr(layers[name], key, tuple(value) if isinstance(value, list) else value)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if name in state and tensor.shape != state[name].shape:
             tensor.data = tensor.data.new_zeros(state[name].shape)
+
+
+def drop(module: torch.nn.Module, paths: Sequence[str]) -> None:
+    """Take out the modules at `paths`, which are named as they were before any of them went.
+
+    Those behind them in a list or a sequence move up; anywhere else nn.Identity takes the place.
+    Paths that the network does not have are left to `load_state_dict`.
+    """
+    import torch
+
+    there = dict(module.named_modules())
+    # From the end: a place of a list that went renames only those behind it.
+    for path in sorted((p for p in paths if p in there), key=_place, reverse=True):
+        folder, _, name = path.rpartition(".")
+        parent = there[folder]
+        if isinstance(parent, (torch.nn.ModuleList, torch.nn.Sequential)):
+            del parent[int(name)]
+        else:
+            setattr(parent, name, torch.nn.Identity())
+
+
+def _place(path: str) -> tuple[str, int]:
+    folder, _, name = path.rpartition(".")
+    return folder, int(name) if name.isdigit() else 0
 
 
 def _is_size(value: Any) -> bool:

@@ -38,6 +38,36 @@ def task_loss(definition: Definition, options: TrainingOptions) -> Loss:
     return default
 
 
+def softened(scores: torch.Tensor, answer: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T² · KL of two sets of logits, classes in dimension 1, each divided by the temperature.
+
+    T² keeps the gradients' size the same for every temperature (Hinton, Vinyals and Dean, 2015).
+    """
+    import torch.nn.functional as F  # noqa: N812  (its usual name)
+
+    divergence = F.kl_div(
+        F.log_softmax(scores / temperature, 1),
+        F.log_softmax(answer / temperature, 1),
+        reduction="none",
+        log_target=True,
+    )
+    return temperature**2 * divergence.sum(1).mean()
+
+
+def squared(scores: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """The mean squared difference: of numbers there is nothing to soften."""
+    import torch.nn.functional as F  # noqa: N812  (its usual name)
+
+    return F.mse_loss(scores, answer)
+
+
+def angle(scores: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """1 − cosine in the last dimension: of embeddings only the direction is compared."""
+    import torch.nn.functional as F  # noqa: N812  (its usual name)
+
+    return (1 - F.cosine_similarity(scores, answer, dim=-1)).mean()
+
+
 def main_output(outputs: Any) -> torch.Tensor:
     """The first output where a network has several."""
     if isinstance(outputs, dict):

@@ -4,15 +4,16 @@
 
 The answers are logits, classes in dimension 1, where the targets are classes. Where the targets
 are floating-point numbers there is nothing to soften, and the squared difference takes KL's place.
+Rows without targets are enough where alpha is 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlserve_cli.errors import StepError
-from mlserve_cli.training import precision
+from mlserve_cli.training import losses, precision
 from mlserve_cli.training.inputs import Batch
 from mlserve_cli.training.loop import Loss
 from mlserve_cli.training.losses import main_output
@@ -20,55 +21,102 @@ from mlserve_cli.training.losses import main_output
 if TYPE_CHECKING:
     import torch
 
+Answer = Callable[[tuple["torch.Tensor", ...]], Any]
+"""Inputs in their order → what the teacher answers, perhaps with what it held inside."""
+
+Comparison = Literal["classes", "values", "directions"]
+"""How two answers are compared: KL of softened logits, squared difference, or angle."""
+
+
+class Lessons:
+    """An epoch of batches, their targets (targets, what the teacher answers).
+
+    `len()` counts the batches without asking the teacher. `begin` is called when an epoch begins.
+    """
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Batch]],
+        answer: Answer,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
+        self._batches = batches
+        self._answer = answer
+        self._begin = begin
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._batches())
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._begin is not None:
+            self._begin()
+        for inputs, targets in self._batches():
+            yield inputs, (targets, self._answer(inputs))
+
 
 def taught(
     batches: Callable[[], Iterable[Batch]], teacher: torch.nn.Module, *, kind: str
-) -> Callable[[], Iterator[Batch]]:
+) -> Callable[[], Lessons]:
     """The same batches, their targets (targets, what the teacher answers).
 
     `kind` is the precision that the teacher computes in.
     """
+    answer = asked(teacher, kind=kind)
+    return lambda: Lessons(batches, answer)
+
+
+def asked(teacher: torch.nn.Module, *, kind: str) -> Answer:
+    """What a torch module answers first, in float32; it computes in `kind`, and learns nothing."""
     import torch
 
     device = precision.device()
     teacher.to(device).eval()
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def once() -> Iterator[Batch]:
-        for inputs, targets in batches():
-            with torch.no_grad(), precision.autocast(kind, device):
-                answer = main_output(teacher(*precision.place(inputs, device)))
-            yield inputs, (targets, answer.float())
+    def answer(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        with torch.no_grad(), precision.autocast(kind, device):
+            return main_output(teacher(*precision.place(inputs, device))).float()
 
-    return once
+    return answer
 
 
-def soft_loss(task: Loss, *, temperature: float, alpha: float) -> Loss:
-    """The loss for batches of `taught`."""
-    import torch.nn.functional as F  # noqa: N812  (its usual name)
+def soft_loss(
+    task: Loss, *, temperature: float, alpha: float, comparison: Comparison | None = None
+) -> Loss:
+    """The loss for batches of `taught`; targets that are missing are `()`.
+
+    comparison: without one, "classes" where the targets are whole numbers, else "values".
+    Raises `StepError` where targets are missing and alpha leaves them a share.
+    """
 
     def loss(outputs: Any, pair: Any) -> torch.Tensor:
         targets, answer = pair
         scores = main_output(outputs)
         check_shapes(answer, scores)
-        if _are_classes(targets) and answer.ndim > 1:
-            # T² keeps the gradients' size the same for every temperature.
-            soft = (
-                temperature**2
-                * F.kl_div(
-                    F.log_softmax(scores / temperature, 1),
-                    F.log_softmax(answer / temperature, 1),
-                    reduction="none",
-                    log_target=True,
-                )
-                .sum(1)
-                .mean()
-            )
+        how = comparison or ("classes" if _are_classes(targets) else "values")
+        if how == "classes" and answer.ndim > 1:
+            soft = losses.softened(scores, answer, temperature)
+        elif how == "directions":
+            soft = losses.angle(scores, answer)
         else:
-            soft = F.mse_loss(scores, answer)
+            soft = losses.squared(scores, answer)
+        if alpha == 1:
+            return soft
+        check_targets(targets, alpha)
         return alpha * soft + (1 - alpha) * task(outputs, targets)
 
     return loss
+
+
+def check_targets(targets: Any, alpha: float) -> None:
+    """Raise `StepError` where rows have no targets and alpha leaves these a share of the loss."""
+    if isinstance(targets, tuple) and not targets and alpha < 1:
+        raise StepError(
+            f"rows come without targets, and alpha is {alpha:g}: "
+            f"{1 - alpha:g} of the loss would be the targets'.",
+            hint="--alpha 1 learns from the teacher alone; or let training() yield "
+            "(inputs, targets)",
+        )
 
 
 def check_shapes(teacher: torch.Tensor, student: torch.Tensor) -> None:

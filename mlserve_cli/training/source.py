@@ -122,6 +122,11 @@ def require_module(package: Package, *functions: str) -> None:
             hint="export it from a definition whose model() returns a torch.nn.Module, or from a "
             "Hugging Face folder",
         )
+    require_functions(package, *functions)
+
+
+def require_functions(package: Package, *functions: str) -> None:
+    """Refuse a package whose definition lacks one of `functions`; it is only parsed."""
     found = _names(package.source / DEFINITION)
     for name in functions:
         if name not in found:
