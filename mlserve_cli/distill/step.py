@@ -171,7 +171,7 @@ class DistillStep:
         if not alpha and not plan:  # the targets alone: nobody need be asked
             self._train(student.module, batches, task, options, progress)
         elif self.teacher is not None:
-            self._learn(student.module, before, batches, loss, options, progress)
+            self._learn(student.module, before, example, batches, loss, options, progress)
         elif plan:
             self._learn_inside(
                 student.module, before, example, plan, batches, loss, options, progress
@@ -266,17 +266,22 @@ class DistillStep:
         self,
         student: torch.nn.Module,
         before: Trainable,
+        example: tuple[torch.Tensor, ...],
         batches: Any,
         loss: Loss,
         options: TrainingOptions,
         progress: Progress,
     ) -> None:
         """From a teacher that was named."""
+        import torch
+
         names = before.input_names
         found = teacher.of(self.teacher, names, progress, kind=_kind(options))
         asked = teacher.as_answer(found, names)
         begin = getattr(found, "begin_epoch", None)
         try:
+            with torch.no_grad():
+                soft.check_shapes(asked(example), main_output(student(*example)))
             self._train(student, lambda: Lessons(batches, asked, begin), loss, options, progress)
         finally:
             found.close()

@@ -43,7 +43,13 @@ PROCESSING = {
     "output": {"kind": "classes", "tensor": "scores", "softmax": True, "top_k": 3},
 }
 # Of the student; the large network itself is trained by train.py.
-TRAINING = {"epochs": 5, "optimizer": "adamw", "learning_rate": 2e-3, "batch_size": 128}
+TRAINING = {
+    "epochs": 5,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "label_smoothing": 0.1,
+    "batch_size": 128,
+}
 DYNAMIC = {"input_ids": {1: "sequence"}, "attention_mask": {1: "sequence"}}
 WORDNET = Path(os.environ.get("WORDNET", "/usr/share/wordnet"))
 HEAD = Path(__file__).with_name("head.safetensors")
