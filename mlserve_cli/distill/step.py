@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from mlserve_cli.distill.estimator import Lesson, Save, distill_estimator
 from mlserve_cli.distill.students import Student
 from mlserve_cli.errors import StepError, needs_extra
 from mlserve_cli.graph import successor
+from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
@@ -20,8 +23,8 @@ from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.processing.declaration import ClassesOutput
 from mlserve_cli.training import precision, size, soft, source
-from mlserve_cli.training.inputs import tensors
-from mlserve_cli.training.loop import Loss, train
+from mlserve_cli.training.inputs import Batch, tensors
+from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import main_output, task_loss
 from mlserve_cli.training.options import TrainingOptions
 from mlserve_cli.training.soft import Comparison, Lessons
@@ -98,58 +101,48 @@ class DistillStep:
 
     def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
         """Train the student, and write it with what further training needs."""
-        if self._classical(parent):
-            if self.save is None:
-                raise StepError(
-                    "an estimator is distilled by 'mlserve distill', which can write it."
-                )
-            return distill_estimator(
-                parent,
-                draft,
-                progress,
-                teacher=Package.open(Path(self.teacher)) if self.teacher else parent,
-                lesson=Lesson(
-                    alpha=self.alpha,
-                    train_data=self.train_data,
-                    target=self.target,
-                    augment=self.augment,
-                    seed=self.seed,
-                ),
-                save=self.save,
-            )
+        if not self._classical(parent):
+            return self._into_module(parent, draft, progress)
+        definition = Definition.load(parent.source / source.DEFINITION)
+        if hasattr(definition.function("student")(), "state_dict"):
+            return self._into_module(parent, draft, progress)
+        if self.save is None:
+            raise StepError("an estimator is distilled by 'mlserve distill', which can write it.")
+        return distill_estimator(
+            parent,
+            draft,
+            progress,
+            teacher=Package.open(Path(self.teacher)) if self.teacher else parent,
+            lesson=Lesson(
+                alpha=self.alpha,
+                train_data=self.train_data,
+                target=self.target,
+                augment=self.augment,
+                seed=self.seed,
+            ),
+            save=self.save,
+        )
+
+    def _into_module(self, parent: Package, draft: Draft, progress: Progress) -> Change:
         with needs_extra("torch", "distill"):
             import torch
         progress.stage("comparing teacher and student")
-        before = source.load(parent)
-        names = before.input_names
+        before = None if self._classical(parent) else source.load(parent)
+        names = _names(parent, before)
         example = tensors(golden.read(parent.serve).inputs, names, what="the golden rows")
         torch.manual_seed(self.seed)  # the student's first weights
-        student = self._student(before, example)
+        student = self._student(parent, before, example)
         options = self._options(student)
-        plan = guides.plan(
-            before.module,
-            student.module,
-            tuple(tensor[:2] for tensor in example),
-            hints=self.hints,
-            hints_weight=self.hints_weight,
-            attention=self.attention,
-        )
-        if plan and self.teacher is not None:
-            raise StepError(
-                "hints and attention need the layers of the teacher, and an engine shows none.",
-                hint="leave --teacher out: the package's own network teaches then",
-            )
-        with torch.no_grad():
-            soft.check_shapes(
-                main_output(before.module(*example)), main_output(student.module.eval()(*example))
-            )
-        facts = _sizes(before.module, student.module, example)
+        student.module.eval()
+        facts = _sizes(before, student.module, example)
         _check_smaller(facts)
-        progress.say(
-            f"teacher {facts['macs_before']:,} multiplications a row, "
-            f"{facts['parameters_before']:,} parameters; "
-            f"student {facts['macs']:,} and {facts['parameters']:,}"
-        )
+        progress.say(_sentence(facts))
+        plan = self._plan(before, student.module, example)
+        if before is not None:
+            with torch.no_grad():
+                soft.check_shapes(
+                    main_output(before.module(*example)), main_output(student.module(*example))
+                )
         if plan:
             progress.say(plan.sentence())
         if self.train_data is None:
@@ -160,6 +153,7 @@ class DistillStep:
                 parent, self.train_data, target=self.target, batch=options.batch_size
             )
             whence = f"'{self.train_data}'"
+        kind = precision.choose(options.precision, precision.device())
         alpha = rows.check(batches, self.alpha, whence=whence)
         task = task_loss(student.definition, options)
         loss = soft.soft_loss(
@@ -168,17 +162,35 @@ class DistillStep:
             alpha=alpha,
             comparison=self.compare or _comparison(parent.manifest, alpha),
         )
-        if not alpha and not plan:  # the targets alone: nobody need be asked
-            self._train(student.module, batches, task, options, progress)
-        elif self.teacher is not None:
-            self._learn(student.module, before, example, batches, loss, options, progress)
-        elif plan:
-            self._learn_inside(
-                student.module, before, example, plan, batches, loss, options, progress
+        with ExitStack() as held:
+            module = student.module
+            lessons: Callable[[], Iterable[Batch]] = batches
+            if not alpha and not plan:  # the targets alone: nobody need be asked
+                loss = task
+            elif before is None or self.teacher is not None:
+                found = teacher.of(self.teacher or parent.path, names, progress, kind=kind)
+                held.enter_context(closing(found))
+                asked = teacher.as_answer(found, names)
+                with torch.no_grad():
+                    soft.check_shapes(asked(example), main_output(student.module(*example)))
+                lessons = partial(Lessons, batches, asked, found.begin_epoch)
+            else:
+                asked = soft.asked(before.module, kind=kind)
+                if plan:
+                    guided = guides.Guided(plan, before.module, module, example, names)
+                    held.enter_context(guided)
+                    module, loss = guided.module, guided.loss(loss)
+                    asked = guided.answer(asked)
+                lessons = partial(Lessons, batches, asked)
+            train(
+                module,
+                lessons,
+                options=options,
+                loss=loss,
+                seed=self.seed,
+                progress=progress,
+                title="distilling",
             )
-        else:
-            asked = soft.asked(before.module, kind=_kind(options))
-            self._train(student.module, lambda: Lessons(batches, asked), loss, options, progress)
         progress.stage("writing the student")
         successor.write(student.module, parent, draft.serve / parent.manifest.model)
         source.write(
@@ -207,7 +219,8 @@ class DistillStep:
         """The student is smaller than its teacher, and ONNX answers as its source does."""
         if self._classical(parent):
             _check_file_smaller(parent, manifest)
-            return
+        if not (draft.source / source.SOURCE_JSON).is_file():
+            return  # an estimator, which was compared when it was written
         _check_smaller(manifest.lineage[-1].parameters)
         rebuilt = source.load(Package(draft.path, manifest)).module
         successor.check(rebuilt, parent, draft, manifest)
@@ -245,12 +258,39 @@ class DistillStep:
             and not (parent.source / source.SOURCE_JSON).is_file()
         )
 
-    def _student(self, before: Trainable, example: tuple[torch.Tensor, ...]) -> Student:
+    def _student(
+        self, parent: Package, before: Trainable | None, example: tuple[torch.Tensor, ...]
+    ) -> Student:
+        names = _names(parent, before)
         if self.student is not None:
-            return students.of_package(Package.open(Path(self.student)), before.input_names)
+            return students.of_package(Package.open(Path(self.student)), names)
+        if before is None:
+            return students.of_definition(Definition.load(parent.source / source.DEFINITION), names)
         if self.layers is not None:
             return students.with_layers(before, example, keep=self.layers)
-        return students.of_definition(before.definition, before.input_names)
+        return students.of_definition(before.definition, names)
+
+    def _plan(
+        self,
+        before: Trainable | None,
+        student: torch.nn.Module,
+        example: tuple[torch.Tensor, ...],
+    ) -> guides.Plan:
+        if self.hints is None and not self.attention:
+            return guides.Plan()
+        if before is None or self.teacher is not None:
+            raise StepError(
+                "hints and attention need the layers of the teacher, and an engine shows none.",
+                hint="leave --teacher out: the network of a package from PyTorch teaches then",
+            )
+        return guides.plan(
+            before.module,
+            student,
+            tuple(tensor[:2] for tensor in example),
+            hints=self.hints,
+            hints_weight=self.hints_weight,
+            attention=self.attention,
+        )
 
     def _options(self, student: Student) -> TrainingOptions:
         gentle: Mapping[str, Any] = {}
@@ -260,71 +300,6 @@ class DistillStep:
         return TrainingOptions.of(
             student.definition,
             **{**gentle, **{name: value for name, value in given.items() if value is not None}},
-        )
-
-    def _learn(
-        self,
-        student: torch.nn.Module,
-        before: Trainable,
-        example: tuple[torch.Tensor, ...],
-        batches: Any,
-        loss: Loss,
-        options: TrainingOptions,
-        progress: Progress,
-    ) -> None:
-        """From a teacher that was named."""
-        import torch
-
-        names = before.input_names
-        found = teacher.of(self.teacher, names, progress, kind=_kind(options))
-        asked = teacher.as_answer(found, names)
-        begin = getattr(found, "begin_epoch", None)
-        try:
-            with torch.no_grad():
-                soft.check_shapes(asked(example), main_output(student(*example)))
-            self._train(student, lambda: Lessons(batches, asked, begin), loss, options, progress)
-        finally:
-            found.close()
-
-    def _learn_inside(
-        self,
-        student: torch.nn.Module,
-        before: Trainable,
-        example: tuple[torch.Tensor, ...],
-        plan: guides.Plan,
-        batches: Any,
-        loss: Loss,
-        options: TrainingOptions,
-        progress: Progress,
-    ) -> None:
-        """From the parent's answers and its layers."""
-        names = before.input_names
-        with guides.Guided(plan, before.module, student, example, names) as guided:
-            asked = guided.answer(soft.asked(before.module, kind=_kind(options)))
-            self._train(
-                guided.module,
-                lambda: Lessons(batches, asked),
-                guided.loss(loss),
-                options,
-                progress,
-            )
-
-    def _train(
-        self,
-        module: torch.nn.Module,
-        lessons: Any,
-        loss: Loss,
-        options: TrainingOptions,
-        progress: Progress,
-    ) -> None:
-        train(
-            module,
-            lessons,
-            options=options,
-            loss=loss,
-            seed=self.seed,
-            progress=progress,
-            title="distilling",
         )
 
     def _asked_for(self) -> dict[str, Any]:
@@ -355,29 +330,38 @@ def _comparison(manifest: Manifest, alpha: float) -> Comparison | None:
     return None
 
 
-def _kind(options: TrainingOptions) -> str:
-    return precision.choose(options.precision, precision.device())
-
-
 def _title(given: Any) -> str:
     return given if isinstance(given, str) else type(given).__name__
 
 
+def _names(parent: Package, before: Trainable | None) -> tuple[str, ...]:
+    if before is not None:
+        return before.input_names
+    return tuple(spec.name for spec in parent.manifest.inputs)
+
+
 def _sizes(
-    before: torch.nn.Module, student: torch.nn.Module, example: tuple[torch.Tensor, ...]
+    before: Trainable | None, student: torch.nn.Module, example: tuple[torch.Tensor, ...]
 ) -> dict[str, int]:
-    was, now = size.measure(before, example), size.measure(student, example)
-    return {
-        "macs_before": was.macs,
-        "macs": now.macs,
-        "parameters_before": was.parameters,
-        "parameters": now.parameters,
-    }
+    """Of the student, and of its parent where that is a torch module."""
+    now = size.measure(student, example)
+    facts = {"macs": now.macs, "parameters": now.parameters}
+    if before is None:
+        return facts
+    was = size.measure(before.module, example)
+    return {"macs_before": was.macs, "parameters_before": was.parameters, **facts}
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    said = f"student {facts['macs']:,} multiplications a row, {facts['parameters']:,} parameters"
+    if "macs_before" not in facts:
+        return said
+    return f"{said}; teacher {facts['macs_before']:,} and {facts['parameters_before']:,}"
 
 
 def _check_smaller(facts: Mapping[str, Any]) -> None:
     for what, word in (("macs", "multiplications"), ("parameters", "parameters")):
-        if not facts[what] < facts[f"{what}_before"]:
+        if f"{what}_before" in facts and not facts[what] < facts[f"{what}_before"]:
             raise StepError(
                 f"the student has {facts[what]:,} {word}, and its teacher "
                 f"{facts[f'{what}_before']:,}: it must have fewer.",

@@ -36,6 +36,10 @@ class Teacher(Protocol):
         """(rows, …) float32; logits where it decides between classes."""
         ...
 
+    def begin_epoch(self) -> None:
+        """Be told that all rows begin again."""
+        ...
+
     def close(self) -> None:
         """Let go of what it holds; keep what it answered."""
         ...
@@ -188,13 +192,14 @@ class ModuleTeacher:
         array: Array = found.cpu().numpy()
         return array
 
+    def begin_epoch(self) -> None:
+        """Every epoch is the same to it."""
+
     def close(self) -> None:
         """Nothing is held."""
 
 
-def of(
-    given: Any, names: tuple[str, ...], progress: Progress, *, kind: str
-) -> PackageTeacher | ModuleTeacher:
+def of(given: Any, names: tuple[str, ...], progress: Progress, *, kind: str) -> Teacher:
     """The teacher that a person named: a package's folder, `file.py[:function]`, or a module.
 
     Raises `StepError` for what cannot teach, and where its inputs are not `names`.
@@ -252,7 +257,7 @@ def logits(probabilities: Array) -> Array:
     return found
 
 
-def as_answer(teacher: PackageTeacher | ModuleTeacher, names: tuple[str, ...]) -> Any:
+def as_answer(teacher: Teacher, names: tuple[str, ...]) -> Any:
     """The teacher as the training's lessons ask it: tensors in order → one tensor."""
     import torch
 

@@ -253,3 +253,29 @@ def test_two_students_at_once_are_refused(mixed_package):
 def test_other_parameters_out_of_range_are_refused(mixed_package, wrong, said):
     with pytest.raises(StepError, match=said):
         DistillStep(**wrong).requires(mixed_package)
+
+
+def test_an_onnx_file_teaches_a_torch_network_through_its_engine(
+    mixed_package, tmp_path_factory, tmp_path
+):
+    import shutil
+
+    from mlserve_cli.export.export import export
+
+    teacher = trained_teacher(mixed_package, tmp_path / "teacher")
+    folder = tmp_path_factory.mktemp("foreign")
+    text = (mixed_package.source / "definition.py").read_text()
+    text = text.replace("    torch.manual_seed(0)\n    return Mixed()", "    return 'model.onnx'")
+    assert "model.onnx" in text
+    (folder / "model.py").write_text(text + "\n\nFILES = ['model.onnx']\n")
+    shutil.copyfile(teacher.serve / "model.onnx", folder / "model.onnx")
+    foreign = export(str(folder / "model.py"), tmp_path / "foreign", progress=Silent())
+    student = step.run(
+        DistillStep(epochs=8, learning_rate=0.3), foreign, tmp_path / "student", progress=Silent()
+    )
+    record = student.manifest.lineage[-1].parameters
+    assert record["parameters"] < 3000
+    assert "parameters_before" not in record
+    assert accuracy(student) > 0.7
+    # And it goes on from what it is now, a torch module.
+    step.run(PruneStep(ratio=0.5, epochs=1), student, tmp_path / "pruned", progress=Silent())
