@@ -2,7 +2,7 @@
 
     python samples/sentences/train.py
     mlserve export samples/sentences/model.py -o packages/sentences
-    python benchmarks/train/distillation.py packages/sentences [--seeds 3]
+    python benchmarks/train/distillation.py packages/sentences [--seeds 0 1 2]
 
 The student of samples/sentences is trained twice for each seed: on what the encoder answers to all
 glosses, none of which comes with its class, and from scratch on the classes of those that the
@@ -36,14 +36,14 @@ ANYTHING = Gate(max_drop=100, allow_slower=True, seconds=4)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("package", type=Path, help="of samples/sentences")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of distilling; else as the sample says")
     parser.add_argument("--scratch-epochs", type=int, default=12, help="more were no better")
     given = parser.parse_args()
     teacher = Package.open(given.package)
     kept: dict[str, list[float]] = {"distilled": [], "distilled, int8": [], "from scratch": []}
     with tempfile.TemporaryDirectory() as name:
-        for seed in range(given.seeds):
+        for seed in given.seeds:
             folder = Path(name)
             student = variant(
                 teacher,
