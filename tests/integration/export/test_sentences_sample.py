@@ -59,3 +59,24 @@ def test_a_head_on_frozen_embeddings_is_trained_exported_and_asked(tmp_path):
     wanted = ["noun.food", "noun.animal", "verb.weather"]
     found = [list(answer["scores"]) for answer in answers]  # the three best
     assert sum(label in best for label, best in zip(wanted, found, strict=True)) >= 2
+
+    # A student learns from glosses without classes; the encoder answers each of them once.
+    (folder / "few.py").write_text(
+        "import model\n\n\ndef few():\n"
+        "    rows = model.encoded()[:3000]\n"
+        "    for start in range(0, len(rows), 100):\n"
+        "        yield model.padded(rows[start : start + 100])\n"
+    )
+    small = tmp_path / "small"
+    facts = json.loads(
+        run(
+            *("mlserve", "distill", str(target), "-o", str(small), "--teacher", str(target)),
+            *("--train-data", f"{folder / 'few.py'}:few", "--epochs", "5"),
+            *("--max-drop", "100", "--json"),
+        )
+    )
+    record = Package.open(small).manifest.lineage[-1].parameters
+    assert record["alpha"] == 1
+    assert record["parameters"] * 7 < record["parameters_before"]
+    assert all(ratio["time_ratio"] < 1 / 8 for ratio in facts["speed"])
+    assert facts["after"]["value"] > facts["before"]["value"] / 3

@@ -89,3 +89,24 @@ def test_the_files_of_the_sample_are_the_rows_that_were_held_out(story):
     assert [line[-1] for line in lines] == [module.LABELS[number] for number in classes]
     for row in json.loads((SAMPLE / "tumours.json").read_bytes()):
         assert list(row.values()) in held_out.tolist()
+
+
+def test_a_smaller_boosting_learns_from_the_pipeline_and_takes_rows_as_it_does(story, tmp_path):
+    from mlserve_cli.package import step
+    from mlserve_cli.package.progress import Silent
+    from mlserve_cli.pipeline import steps
+
+    module, package, processor, _ = story
+    small = step.run(steps.distill(None), package, tmp_path / "small", progress=Silent())
+    assert small.manifest.weight_bytes < package.manifest.weight_bytes / 4
+    assert small.manifest.processing == package.manifest.processing
+    engine = small.engine()
+    _, rows, _, classes = module.splits()
+    found = engine.run({"measures": rows.astype(np.float32)})["label"]
+    body = (SAMPLE / "tumours.json").read_bytes()
+    answers = processor.answers(
+        engine.run(processor.tensors(processor.rows(body, "application/json")))
+    )
+    engine.close()
+    assert (found == classes).mean() > 0.92
+    assert [answer["label"] for answer in answers] == ["malignant", "benign"]
