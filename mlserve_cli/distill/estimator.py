@@ -127,7 +127,7 @@ def distill_estimator(
     if teacher is not parent:
         parameters["teacher"] = teacher.manifest.digest
     if lesson.train_data is not None:
-        parameters["train_data"] = lesson.train_data
+        parameters["train_data"] = Path(lesson.train_data).name
     return Change(
         variant=prefixed("distilled", parent.manifest.variant),
         parameters=parameters,

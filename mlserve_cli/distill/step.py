@@ -317,7 +317,7 @@ class DistillStep:
         if self.attention:
             found["attention"] = self.attention
         if self.train_data is not None:
-            found["train_data"] = self.train_data
+            found["train_data"] = Path(self.train_data).name
         return found
 
 
