@@ -84,7 +84,7 @@ def with_layers(
         definition=teacher.definition,
         module=module,
         entry=teacher.entry,
-        history=[*teacher.history, {"drop": dropped}],
+        history=[*teacher.history, {"drop": dropped, "layers": {}}],
         facts={"layers": list(kept), "layers_before": count},
     )
 

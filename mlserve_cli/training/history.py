@@ -5,7 +5,7 @@ Torch-Pruning makes tensors smaller and corrects the plain attributes that speak
 channels went is in the weights. Whole blocks may go as well. An entry is JSON:
 
     {"ratio": 0.5, "layers": {"stem.conv": {"out_channels": 24}, …}}
-    {"drop": ["encoder.layer.1", "encoder.layer.2"]}
+    {"drop": ["encoder.layer.1", "encoder.layer.2"], "layers": {}}
 """
 
 from __future__ import annotations

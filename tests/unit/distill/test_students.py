@@ -219,7 +219,7 @@ def test_a_student_of_fewer_layers_begins_as_the_teacher_and_goes_on_from_its_so
     record = student.manifest.lineage[-1].parameters
     assert (record["layers"], record["layers_before"]) == ([0, 2], 4)
     found = source.load(student)
-    assert found.history == [{"drop": ["layers.1", "layers.3"]}]
+    assert found.history == [{"drop": ["layers.1", "layers.3"], "layers": {}}]
     assert len(found.module.layers) == 2
     lines, classes = found.definition.function("splits")()[1]
     engine = student.engine()
@@ -231,7 +231,10 @@ def test_a_student_of_fewer_layers_begins_as_the_teacher_and_goes_on_from_its_so
         DistillStep(layers=(1,), epochs=1), student, tmp_path / "again", progress=Silent()
     )
     found = source.load(again)
-    assert found.history == [{"drop": ["layers.1", "layers.3"]}, {"drop": ["layers.0"]}]
+    assert found.history == [
+        {"drop": ["layers.1", "layers.3"], "layers": {}},
+        {"drop": ["layers.0"], "layers": {}},
+    ]
     assert len(found.module.layers) == 1
 
 

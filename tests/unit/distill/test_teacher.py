@@ -72,3 +72,118 @@ def test_rows_that_do_not_fit_and_teachers_that_cannot_teach_are_refused(iris_pa
         teacher.of(str(tmp_path / "model.py"), ("x",), Silent(), kind="fp32")
     with pytest.raises(DefinitionError, match=r"no function big\(\)"):
         teacher.of(str(tmp_path / "model.py:big"), ("x",), Silent(), kind="fp32")
+
+
+def test_a_torch_module_teaches_as_it_is_and_as_a_file_gives_it(tmp_path, iris):
+    import torch
+
+    (tmp_path / "model.py").write_text(
+        "import torch\n\n\ndef big():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 3)\n"
+    )
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 3)
+    rows = {"input": iris[0]}
+    for given in (module, str(tmp_path / "model.py:big")):
+        asked = teacher.of(given, ("input",), Silent(), kind="fp32")
+        with torch.no_grad():
+            expected = module(torch.from_numpy(iris[0])).numpy()
+        assert np.allclose(asked.answer(rows), expected, atol=1e-6)
+        asked.close()
+
+
+TABLE = """
+import torch
+from sklearn.datasets import load_wine
+from torch import nn
+
+LABELS = ["one", "two", "three"]
+TRAINING = {"epochs": 40, "optimizer": "adamw", "learning_rate": 0.01, "precision": "fp32"}
+
+
+def rows():
+    rows, classes = load_wine(return_X_y=True)
+    return torch.tensor((rows - rows.mean(0)) / rows.std(0)).float(), classes
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(13, width), nn.ReLU(), nn.Linear(width, 3))
+
+    def forward(self, input):
+        return self.layers(input)
+
+
+def model():
+    return Net(64)
+
+
+def student():
+    return Net(16)
+
+
+def sample():
+    return rows()[0][:32]
+
+
+def training():
+    yield from rows()[0].split(30)
+
+
+def evaluation():
+    yield rows()
+"""
+
+
+@pytest.mark.parametrize("library", ["forest", "xgboost"])
+def test_trees_teach_a_network(tmp_path, library):
+    from mlserve_cli.distill import DistillStep
+    from mlserve_cli.export.export import export
+    from mlserve_cli.package import step
+
+    trees = {
+        "forest": "from sklearn.ensemble import RandomForestClassifier as Trees",
+        "xgboost": "from xgboost import XGBClassifier as Trees",
+    }[library]
+    (tmp_path / "net.py").write_text(TABLE)
+    table = TABLE[: TABLE.index("class Net")].replace("from torch import nn", trees)
+    (tmp_path / "trees.py").write_text(
+        f"{table}\ndef model():\n    rows_, classes = rows()\n"
+        "    return Trees(n_estimators=30, n_jobs=1).fit(rows_.numpy(), classes)\n\n\n"
+        "def sample():\n    return rows()[0][:32]\n"
+    )
+    forest = export(str(tmp_path / "trees.py"), tmp_path / "forest", progress=Silent())
+    net = export(str(tmp_path / "net.py"), tmp_path / "net", progress=Silent())
+    student = step.run(
+        DistillStep(teacher=str(forest.path), temperature=2.0),
+        net,
+        tmp_path / "student",
+        progress=Silent(),
+    )
+    from mlserve_cli.package.definition import Definition
+
+    rows, classes = Definition.load(tmp_path / "net.py").function("rows")()
+    engine = student.engine()
+    (scores,) = engine.run({"input": rows.numpy()}).values()
+    engine.close()
+    assert (scores.argmax(1) == classes).mean() > 0.95
+
+
+def test_a_quantized_package_teaches(mixed_package, tmp_path):
+    from mlserve_cli.distill import DistillStep
+    from mlserve_cli.package import step
+    from mlserve_cli.quantize import StaticStep
+    from mlserve_cli.training import source
+
+    images, _ = source.load(mixed_package).definition.function("splits")()[0]
+    quantize = StaticStep([{"image": images[:100]}], cache=None)
+    small = step.run(quantize, mixed_package, tmp_path / "int8", progress=Silent())
+    student = step.run(
+        DistillStep(teacher=str(small.path), epochs=1),
+        mixed_package,
+        tmp_path / "x",
+        progress=Silent(),
+    )
+    assert student.manifest.variant == "distilled-fp32"
+    with pytest.raises(StepError, match="is quantized"):  # as a parent it has no float network
+        DistillStep().requires(small)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.training import soft
 from mlserve_cli.training.soft import soft_loss, taught
 
 CLASSES = torch.tensor([0, 1, 2, 0])
@@ -54,3 +55,37 @@ def test_the_teacher_answers_without_gradients_in_eval_mode():
     assert targets is CLASSES
     assert not answer.requires_grad
     assert torch.allclose(answer, teacher.eval()(batch[0][0]))
+
+
+def test_embeddings_are_compared_by_their_direction_and_numbers_by_their_size():
+    answer = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
+
+    def loss(comparison, scores):
+        found = soft.soft_loss(None, temperature=2, alpha=1, comparison=comparison)
+        return float(found(scores, ((), answer)))
+
+    assert loss("directions", 5 * answer) == pytest.approx(0, abs=1e-6)
+    assert loss("directions", -answer) == pytest.approx(2)
+    assert loss("values", answer + 2) == pytest.approx(4)
+    assert loss("classes", answer + 2) == pytest.approx(0, abs=1e-6)  # softmax sees no constant
+
+
+def test_rows_without_targets_have_numbers_for_answers_unless_told_otherwise():
+    answer = torch.tensor([[1.0, 2.0]])
+    loss = soft.soft_loss(None, temperature=2, alpha=1)
+    assert float(loss(answer + 2, ((), answer))) == pytest.approx(4)
+
+
+def test_rows_without_targets_leave_them_no_share():
+    answer = torch.tensor([[1.0, 2.0]])
+    loss = soft.soft_loss(None, temperature=2, alpha=0.75)
+    with pytest.raises(StepError, match=r"0\.25 of the loss"):
+        loss(answer, ((), answer))
+
+
+def test_counting_lessons_asks_no_teacher():
+    def answer(inputs):
+        raise AssertionError("it was asked")
+
+    lessons = soft.Lessons(lambda: iter([((torch.ones(1, 2),), ())] * 3), answer)
+    assert len(lessons) == 3
