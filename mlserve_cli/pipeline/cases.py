@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlserve_cli.errors import StepError
+from mlserve_cli.errors import DataError, StepError
 from mlserve_cli.package.definition import Definition, named
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.rows import cast
 from mlserve_cli.runtime import processing
-from mlserve_cli.runtime.tensors import Tensors, TensorSpec
+from mlserve_cli.runtime.tensors import Tensors, TensorSpec, rows
 
 if TYPE_CHECKING:
     from mlserve_cli.evaluate.evaluation import Evaluation, Watch
@@ -58,11 +58,21 @@ class Cases:
         return self.data is not None or has
 
     def check(self, package: Package) -> None:
-        """Raise `StepError` unless there is something to measure accuracy with."""
+        """Raise `StepError` unless there is something to measure accuracy with.
+
+        Rows for calibration that were named, and are none, raise `DataError`: before any work.
+        """
         if not self.can_judge:
             raise StepError(
                 f"there is nothing to measure the accuracy of '{package.path}' with.",
                 hint="give the definition an evaluation(), or pass --data FILE",
+            )
+        if self.calibration_data is not None and not any(
+            rows(batch) for batch in self._read(package, self.calibration_data)
+        ):
+            raise DataError(
+                f"'{self.calibration_data}' holds no rows to calibrate with.",
+                hint="some hundred rows like those that will come are enough",
             )
 
     def calibration(self, package: Package) -> Iterable[Tensors] | None:

@@ -11,13 +11,12 @@ import time
 import numpy as np
 import pytest
 
-from mlserve_cli.errors import MlserveError, PackageError, StepError
+from mlserve_cli.errors import DataError, MlserveError, PackageError, StepError
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline.cases import Cases
 from mlserve_cli.pipeline.optimize import Goal, optimize, work_folder
 from mlserve_cli.pipeline.variant import Gate
-from mlserve_cli.search import proposals
 
 SMALLEST = Goal(
     target="size", gate=Gate(max_drop=2.0, batch_sizes=(1,), allow_slower=True), seconds=0.05
@@ -117,17 +116,15 @@ def test_a_full_disk_ends_it_with_a_sentence_and_it_goes_on_when_there_is_room(
     assert not [trial for trial in found.trials if "space" in trial.reason]
 
 
-def test_no_calibration_rows_leave_what_needs_none(residual_package, cases, tmp_path):
+def test_a_calibration_file_without_rows_is_refused_before_anything_is_made(
+    residual_package, cases, tmp_path
+):
     empty = tmp_path / "empty.npz"
     np.savez(empty, x=np.zeros((0, 1, 8, 8), np.float32))
     given = Cases(data=cases.data, calibration_data=str(empty))
-    found = search(residual_package, tmp_path / "best", given)
-    static = [trial for trial in found.trials if proposals.is_static(trial)]
-    assert static
-    assert {(trial.state, "no rows" in trial.reason) for trial in static} == {("failed", True)}
-    others = [trial for trial in found.trials if trial.steps and trial not in static]
-    assert others
-    assert not [trial for trial in others if "no rows" in trial.reason]
+    with pytest.raises(DataError, match="holds no rows"):
+        search(residual_package, tmp_path / "best", given)
+    assert not list(tmp_path.glob("best*"))
 
 
 def test_one_calibration_row_is_a_poor_one_and_no_error(residual_package, cases, digits, tmp_path):
