@@ -1,4 +1,4 @@
-"""`mlserve bench`: how fast packages are, side by side."""
+"""`mlserve bench`: how fast packages are, side by side, and live servers under load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlserve_cli.cli import batch_sizes, console
+from mlserve_cli.cli import batch_sizes, console, live
 from mlserve_cli.cli.threads import Threads
 
 if TYPE_CHECKING:
@@ -15,25 +15,85 @@ if TYPE_CHECKING:
 
 
 def command(
-    packages: Annotated[
-        list[Path],
-        typer.Argument(metavar="PKG", help="The packages; the first is what others are held to."),
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUBJECT",
+            help="Packages, the first of which others are held to; or the URLs of live servers.",
+        ),
     ],
     batch: Annotated[
-        str, typer.Option("--batch", metavar="N,N,…", help="Batch sizes, separated by commas.")
-    ] = "1,8,32",
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N,N,…",
+            help="Batch sizes, separated by commas (1,8,32); of a live server, rows a request (1).",
+        ),
+    ] = None,
     seconds: Annotated[
-        float,
-        typer.Option("--seconds", min=0.01, help="To spend on each package and batch size."),
-    ] = 1.5,
+        float | None,
+        typer.Option(
+            "--seconds",
+            min=0.01,
+            help="To spend on each package and batch size (1.5); on each load of a server (5).",
+        ),
+    ] = None,
     threads: Threads = 0,
     engine: Annotated[
         str | None,
         typer.Option("--engine", help="onnxruntime or openvino; else what each package names."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    protocol: live.ProtocolName = None,
+    model: live.Model = None,
+    data: live.Data = None,
+    package: live.PackageOption = None,
+    concurrency: live.Concurrency = None,
+    rate: live.Rate = None,
+    poisson: live.Poisson = False,
+    find_rate: live.FindRate = False,
+    p99_ms: live.P99 = None,
+    timeout: live.Timeout = 30.0,
+    processes: live.Processes = 1,
+    seed: live.Seed = 0,
+    key: live.Key = None,
+    ca: live.Ca = None,
+    csv: live.Csv = None,
+    html: live.Html = None,
 ) -> None:
-    """Time packages in this process, interleaved: p50, p95, p99 and rows a second."""
+    """Time packages in this process, interleaved; or put load on live servers, of any make."""
+    if live.is_live(subjects):
+        options = live.Options(
+            protocol=protocol,
+            model=model,
+            data=data,
+            package=package,
+            batch=batch,
+            concurrency=concurrency,
+            rate=rate,
+            poisson=poisson,
+            find_rate=find_rate,
+            p99_ms=p99_ms,
+            seconds=seconds,
+            timeout_s=timeout,
+            processes=processes,
+            seed=seed,
+        )
+        live.run(subjects, options, key=key, ca=ca, csv=csv, html=html, as_json=as_json)
+        return
+    packages = [Path(subject) for subject in subjects]
+    _engines(packages, batch or "1,8,32", seconds or 1.5, threads, engine, as_json=as_json)
+
+
+def _engines(
+    packages: list[Path],
+    batch: str,
+    seconds: float,
+    threads: int,
+    engine: str | None,
+    *,
+    as_json: bool,
+) -> None:
     from mlserve_cli.bench.engine import measure
 
     sizes = batch_sizes.parse(batch)

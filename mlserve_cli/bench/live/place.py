@@ -1,0 +1,179 @@
+"""A URL, and the few plain questions that a server is asked before it is measured."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlserve_cli.errors import MlserveError
+
+SCHEMES = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
+"""Scheme → the port where none is given."""
+
+_PATIENCE_S = 30.0
+
+
+def is_url(text: str) -> bool:
+    """Whether an argument names a server and not a package."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.lower() in SCHEMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a server is, and what it has to be told with each request.
+
+    path: what stands behind the host in the URL, without a slash at its end. key: an API key.
+    ca: a file of certificates to trust.
+    """
+
+    url: str
+    host: str
+    port: int
+    path: str = ""
+    grpc: bool = False
+    tls: bool = False
+    key: str | None = None
+    ca: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of each request."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        headers = {"Host": f"{host}:{self.port}"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return headers
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine, so that the server and the generator share its cores."""
+        for *_, address in _addresses(self.host, self.port):
+            if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+                return True
+            family = socket.AF_INET6 if ":" in str(address[0]) else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.bind((str(address[0]), 0))  # only one's own addresses can be bound
+                except OSError:
+                    continue
+                return True
+        return False
+
+
+def parse(url: str, *, key: str | None = None, ca: str | None = None) -> Place:
+    """The place that a URL names. Raises `MlserveError` where it names none."""
+    example = "for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001"
+    try:
+        parts = urlsplit(url)
+        scheme, port = parts.scheme.lower(), parts.port
+    except ValueError as error:
+        raise MlserveError(f"'{url}' is no server's URL: {error}.", hint=example) from error
+    if scheme not in SCHEMES or not parts.hostname:
+        raise MlserveError(f"'{url}' is no server's URL.", hint=example)
+    place = Place(
+        url=url,
+        host=parts.hostname,
+        port=port or SCHEMES[scheme],
+        path=parts.path.rstrip("/"),
+        grpc=scheme.startswith("grpc"),
+        tls=scheme in ("https", "grpcs"),
+        key=key,
+        ca=ca,
+    )
+    if not _addresses(place.host, place.port):
+        raise unreachable(place, "the host is not known")
+    return place
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        return []
+
+
+def unreachable(place: Place, why: str) -> MlserveError:
+    """The error for a server that does not answer at all."""
+    return MlserveError(
+        f"no server can be reached at {place.url}: {why}.",
+        hint="start one with 'mlserve up PKG', and give the URL that it prints",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered to a plain question."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The JSON of the body; None where it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, UnicodeDecodeError, RecursionError):
+            return None
+
+    @property
+    def words(self) -> str:
+        """What the server says of an error, in short."""
+        document = self.json()
+        if isinstance(document, dict):
+            for key in ("error", "message", "detail"):
+                if isinstance(document.get(key), str):
+                    return str(document[key]).rstrip(".")[:300]
+        text = self.body[:200].decode("utf-8", "replace").strip()
+        return " ".join(text.split()).rstrip(".") or "nothing more"
+
+
+def ask(
+    place: Place,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    """One request on a connection of its own. Raises `MlserveError` where nothing answers."""
+    connection: http.client.HTTPConnection
+    if place.tls:
+        try:
+            context = ssl.create_default_context(cafile=place.ca)
+        except OSError as error:
+            raise MlserveError(
+                f"'{place.ca}' is no file of certificates: {error.strerror or error}."
+            ) from error
+        connection = http.client.HTTPSConnection(
+            place.host, place.port, timeout=_PATIENCE_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(place.host, place.port, timeout=_PATIENCE_S)
+    try:
+        connection.request(method, path, body, {**place.headers, **(headers or {})})
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        return Reply(answer.status, found, answer.read())
+    except ssl.SSLCertVerificationError as error:
+        raise MlserveError(
+            f"the certificate of {place.url} is not trusted: {error.verify_message}.",
+            hint="--ca FILE names the certificates to trust",
+        ) from error
+    except ssl.SSLError as error:
+        raise MlserveError(f"what answers at {place.url} speaks no TLS.", hint="http://") from error
+    except TimeoutError as error:
+        raise unreachable(place, f"it has not answered within {_PATIENCE_S:g} s") from error
+    except ConnectionRefusedError as error:
+        raise unreachable(place, "nothing listens there") from error
+    except (OSError, http.client.HTTPException) as error:
+        why = str(getattr(error, "strerror", None) or error or type(error).__name__)
+        raise unreachable(place, why.rstrip(".")) from error
+    finally:
+        connection.close()
