@@ -314,14 +314,15 @@ def _print(subject: Subject) -> None:
         measured.append(Measured(highest.run, subject.highest_server))
     if measured:
         aimed = any(one.run.objective_ms for one in measured)
-        table = Table("latency, ms", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        heads = ["p50", "p90", "p95", "p99", "p99 (95 %)", "p99.9", "max", "failed"]
+        failed = any(one.run.failures for one in measured)
+        table = Table("latency", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        heads = ["p50 ms", "p90", "p95", "p99", "95 % of p99", "p99.9", "max"]
         if aimed:
             heads[1] = "in time"  # a terminal has eighty columns
-        for head in ("answers/s", *heads):
-            table.add_column(head, justify="right")
+        for head in ("answers/s", *heads, *(["failed"] if failed else [])):
+            table.add_column(head, justify="right", no_wrap=True)
         for one in measured:
-            table.add_row(*_figures(one, aimed=aimed))
+            table.add_row(*_figures(one, aimed=aimed, failed=failed))
         out.print(table)
     for one in measured:
         found = {**one.run.statuses, **one.run.errors}
@@ -340,16 +341,17 @@ def _print(subject: Subject) -> None:
         )
 
 
-def _figures(one: Measured, *, aimed: bool) -> list[str]:
+def _figures(one: Measured, *, aimed: bool, failed: bool) -> list[str]:
     from mlserve_cli.bench.load.run import PERCENTILES
 
     run = one.run
+    failures = [f"{run.failures:,}"] if failed else []
     if not run.latency.total:
-        return [one.name, f"{run.throughput:,.0f}", *["–"] * 7, f"{run.failures:,}"]
+        return [one.name, f"{run.throughput:,.0f}", *["–"] * 7, *failures]
     values = [f"{value:.3g}" for value in run.latency.percentiles_ms(PERCENTILES)]
     if aimed:
         values[1] = f"{run.goodput(run.objective_ms or 0.0):.2%}"
     interval = run.latency.interval_ms(99)
     values.insert(4, f"{interval.low:.3g}…{interval.high:.3g}")
-    longest, failed = f"{run.latency.max_ms:.3g}", f"{run.failures:,}"
-    return [one.name, f"{run.throughput:,.0f}", *values, longest, failed]
+    longest = f"{run.latency.max_ms:.3g}"
+    return [one.name, f"{run.throughput:,.0f}", *values, longest, *failures]

@@ -42,7 +42,7 @@ class Measured:
         load = self.run.load
         if isinstance(load, ClosedLoop):
             return "1 user" if load.concurrency == 1 else f"{load.concurrency} users"
-        return f"{load.rate:,g}/s"
+        return f"{load.rate:,.0f}/s" if load.rate >= 10 else f"{load.rate:g}/s"
 
     def facts(self) -> dict[str, Any]:
         """For `--json`."""

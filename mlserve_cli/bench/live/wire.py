@@ -176,7 +176,14 @@ def _tensorflow_outputs(served: Served, body: bytes) -> Tensors:
         answer = {name: [row[name] for row in answer] for name in answer[0]}
     elif not isinstance(answer, dict):
         answer = {specs[0].name if specs else "output": answer}
-    return {
-        name: np.array(values) if dtypes.get(name) is None else np.array(values, dtypes[name])
-        for name, values in answer.items()
-    }
+    found: Tensors = {}
+    for name, values in answer.items():
+        array = np.array(values, dtypes.get(name))
+        if array.dtype.kind == "O":
+            array = _object([_bytes(item) for item in array.ravel()]).reshape(array.shape)
+        found[name] = array
+    return found
+
+
+def _bytes(item: Any) -> bytes:
+    return base64.b64decode(item["b64"]) if isinstance(item, dict) else str(item).encode()

@@ -8,6 +8,7 @@ rate is then confirmed by a longer run with other arrival times.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -22,6 +23,7 @@ _USERS = 32  # enough to keep a batching server busy
 _TRIALS = 16
 _LONGEST = 4.0  # times `seconds`, for a low rate that needs more queries to prove anything
 _HALVINGS = 8
+_OVER = 5  # a trial is long enough for so many to be over, or chance would decide
 
 Verdict = Literal["met", "missed", "unproven"]
 
@@ -175,39 +177,44 @@ class _Search:
         for _ in range(4):
             if rate is None or self._interrupted:
                 break
-            self._seed += 1  # other arrival times than those that the rate was chosen by
             if self._tried(rate, 2 * self._seconds) == "met":
                 return rate, self._trials[-1].run
             rate *= 1 - PRECISION
         return None, None
 
     def _tried(self, rate: float, seconds: float) -> Verdict:
-        objective = self._objective
-        # Half as many again as can prove anything, so that a few may be over.
-        needed_s = 1.5 * early_stopping.least_total(objective.percentile) / rate
+        percentile = self._objective.percentile
+        needed_s = early_stopping.least_total(percentile, _OVER) / rate
         seconds = min(max(seconds, needed_s), _LONGEST * self._seconds)
-        allowed = early_stopping.most_over(round(3 * rate * seconds), objective.percentile)
+        runs = [self._sent(rate, seconds)]
+        if judge(runs, self._objective) == "unproven" and not self._interrupted:
+            runs.append(self._sent(rate, seconds))
+        verdict = judge(runs, self._objective)
+        self._trials.append(Trial(rate, verdict, runs[-1]))
+        share = runs[-1].goodput(self._objective.latency_ms)
+        self._progress.say(f"{rate:,.0f} a second: {share:.2%} in time, {verdict}")
+        return verdict
+
+    def _sent(self, rate: float, seconds: float) -> Run:
+        allowed = early_stopping.most_over(round(3 * rate * seconds), self._objective.percentile)
         run = self._generator.run(
             OpenLoop(rate=rate, poisson=True, seed=self._seed),
             seconds=seconds,
             timeout_s=self._timeout_s,
-            objective_ms=objective.latency_ms,
+            objective_ms=self._objective.latency_ms,
             give_up_over=max(10, allowed),
         )
+        self._seed += 1  # other arrival times for whoever tries that rate again
         self._interrupted = run.interrupted
-        verdict = judge(run, objective)
-        self._trials.append(Trial(rate, verdict, run))
-        share = run.goodput(objective.latency_ms)
-        self._progress.say(f"{rate:,.0f} a second: {share:.2%} in time, {verdict}")
-        return verdict
+        return run
 
 
-def judge(run: Run, objective: Objective) -> Verdict:
-    """met: proven. missed: too many were over. unproven: it may be, and too few were sent."""
-    total = run.answered + run.failures
-    if run.gave_up:
+def judge(runs: Sequence[Run], objective: Objective) -> Verdict:
+    """Of runs at one rate, together. met: proven. missed: too many were over. unproven: neither."""
+    if any(run.gave_up for run in runs):
         return "missed"
-    if early_stopping.holds(total, run.over, objective.percentile):
+    total = sum(run.answered + run.failures for run in runs)
+    over = sum(run.over for run in runs)
+    if early_stopping.holds(total, over, objective.percentile):
         return "met"
-    over = total * (1 - objective.percentile / 100)
-    return "unproven" if run.over <= over else "missed"
+    return "unproven" if over <= total * (1 - objective.percentile / 100) else "missed"

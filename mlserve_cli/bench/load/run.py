@@ -103,7 +103,7 @@ class Run:
         Exact where the limit is the objective of the run, else to the width of a bucket.
         """
         total = self.answered + self.failures
-        if not total:
+        if not total or not self.latency.total:
             return 0.0
         if limit_ms == self.objective_ms:
             return 1 - self.over / total
