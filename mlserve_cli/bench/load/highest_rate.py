@@ -174,12 +174,12 @@ class _Search:
         return low
 
     def _confirm(self, rate: float | None) -> tuple[float | None, Run | None]:
-        for _ in range(4):
+        for attempt in range(6):
             if rate is None or self._interrupted:
                 break
             if self._tried(rate, 2 * self._seconds) == "met":
                 return rate, self._trials[-1].run
-            rate *= 1 - PRECISION
+            rate *= 1 - PRECISION * (attempt + 1)
         return None, None
 
     def _tried(self, rate: float, seconds: float) -> Verdict:
