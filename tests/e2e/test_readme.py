@@ -37,6 +37,7 @@ PAGES = [
     "docs/package.md",
     "docs/serving.md",
     "docs/batching.md",
+    "docs/benchmarking.md",
     "docs/operating.md",
     "docs/quantization.md",
     "docs/traffic.md",

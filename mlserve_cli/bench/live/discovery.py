@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from mlserve_cli.bench.live import rpc
-from mlserve_cli.bench.live.place import Place, Reply, ask
+from mlserve_cli.bench.live.place import Place, ask
 from mlserve_cli.bench.live.served import PAYLOADS, PROTOCOLS, Protocol, Served, Signature, spec
 from mlserve_cli.errors import MlserveError
 from mlserve_cli.runtime.protocols.tensorflow_status import DTYPES
@@ -142,15 +142,19 @@ def _chosen(place: Place, protocol: Protocol, model: str | None) -> str:
 
 def _listed(place: Place, protocol: Protocol) -> list[str]:
     """The names of the models; empty where the server does not say."""
-    asked: list[Reply] = []
+    index = ("POST", "/v2/repository/index", b'{"ready":true}')
+    lists: tuple[tuple[str, str, bytes | None], ...] = (index, ("GET", "/v1/models", None))
     if protocol == "tensorflow":
-        asked = [ask(place, "GET", "/v1/models")]
+        lists = lists[::-1]
     elif protocol == "torchserve":
-        asked = [ask(place, "GET", "/models")]
-    if asked and (names := _names(asked[0].json())):
-        return names
-    body = b'{"ready":true}'
-    return _names(ask(place, "POST", "/v2/repository/index", body).json())
+        lists = (("GET", "/models", None), *lists)
+    for method, path, body in lists:
+        reply = ask(place, method, path, body)
+        if reply.status == 401:
+            raise _no_key(place)
+        if reply.status == 200 and (names := _names(reply.json())):
+            return names
+    return []
 
 
 def _names(document: Any) -> list[str]:

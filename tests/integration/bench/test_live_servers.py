@@ -2,9 +2,12 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +22,7 @@ from mlserve_cli.bench.load import ClosedLoop, OpenLoop
 from mlserve_cli.cli.main import app
 from mlserve_cli.errors import MissingExtra, MlserveError
 from mlserve_cli.runtime import golden
+from tests.certificates import Authority, needs_openssl
 
 HTTP: tuple[Protocol, ...] = ("oip-binary", "oip-json", "tensorflow", "torchserve", "predict")
 SHORT = {"loads": [ClosedLoop(2)], "seconds": 0.2, "warm_up_s": 0.1}
@@ -341,3 +345,52 @@ def test_this_machine_is_told_from_others():
     assert Place(url="", host="127.0.0.1", port=80).is_local
     assert Place(url="", host="localhost", port=80).is_local
     assert not Place(url="", host="192.0.2.1", port=80).is_local  # TEST-NET-1 of RFC 5737
+
+
+@contextmanager
+def secured(command):
+    """Start a server; its URL, and that of its gRPC."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = ""
+            while "gRPC" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            url = re.search(r"https://[\d.]+:\d+", said)[0]
+            yield url, "grpcs://" + re.search(r"gRPC: (\S+)", said)[1]
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@needs_openssl
+def test_a_server_with_keys_and_tls_is_measured_over_http_and_grpc(served, tmp_path):
+    authority = Authority.make(tmp_path / "authority")
+    authority.certify(tmp_path / "tls")
+    keys = tmp_path / "keys.toml"
+    added = CliRunner().invoke(app, ["keys", "add", "bench", "--file", str(keys), "--json"])
+    assert added.exit_code == 0, added.output
+    key = json.loads(added.stdout)["key"]
+    command = [
+        str(Path(sys.executable).with_name("mlserve")),
+        *("up", str(served.folder / "dbl" / "2")),
+        *("--port", "0", "--grpc-port", "0", "--keys", str(keys)),
+        *("--tls-cert", str(tmp_path / "tls" / "cert.pem")),
+        *("--tls-key", str(tmp_path / "tls" / "key.pem")),
+    ]
+    with secured(command) as (url, grpc_url):
+        ca = str(authority.path)
+        (subject,) = measure([url], Wish(**SHORT), key=key, ca=ca).subjects
+        assert subject.runs[0].run.answered > 10
+        assert subject.runs[0].run.failures == 0
+        wish = Wish(loads=[OpenLoop(rate=100)], seconds=0.3, warm_up_s=0.1)
+        (subject,) = measure([url], wish, key=key, ca=ca).subjects
+        assert subject.runs[0].run.answered == 30
+        (subject,) = measure([grpc_url], Wish(**SHORT), key=key, ca=ca).subjects
+        assert subject.runs[0].run.failures == 0
+        with pytest.raises(MlserveError) as caught:
+            measure([url], Wish(**SHORT), ca=ca)
+        assert caught.value.hint == "--key, or MLSERVE_KEY"
+        with pytest.raises(MlserveError, match="is not trusted"):
+            measure([url], Wish(**SHORT), key=key)
