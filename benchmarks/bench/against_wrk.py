@@ -1,6 +1,6 @@
 """Do wrk and `mlserve bench` agree? `python benchmarks/bench/against_wrk.py [--seconds 3]`.
 
-Both drive one `mlserve up` of a tiny model in turn, over as many connections as make about half of
+Both drive one `mlserve up` of a model of about 2 ms in turn, over as many connections as make about half of
 its load, and their throughput and median latency are compared: medians of the rounds. The server
 has one core, the clients another. Exits 1 where they differ by more than 5 %.
 """
@@ -37,12 +37,12 @@ def main() -> None:
     mine, theirs = {cores[0]}, {cores[-1]}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        package = make(folder, "tiny", MODELS["tiny"])
-        body, headers = request(MODELS["tiny"][:1], binary=False)
+        package = make(folder, "slow", MODELS["slow"])
+        body, headers = request(MODELS["slow"][:1], binary=True)
         lua = script(folder, body, headers)
         served = Served(up(package), mine)
         try:
-            path = "/v2/models/tiny/infer"
+            path = "/v2/models/slow/infer"
             aimed = Aim(
                 host="127.0.0.1",
                 port=parse(served.url).port,
@@ -53,7 +53,7 @@ def main() -> None:
                 peak = generator.run(ClosedLoop(32), seconds=2).throughput
                 half = {
                     users: generator.run(ClosedLoop(users), seconds=1).throughput / peak
-                    for users in (1, 2, 3, 4)
+                    for users in (2, 4, 6, 8, 12)
                 }
                 users = min(half, key=lambda one: abs(half[one] - 0.5))
                 print(
@@ -63,8 +63,15 @@ def main() -> None:
                 for _ in range(ROUNDS):
                     other = drive(served, path, lua, users, seconds, theirs)
                     run = generator.run(ClosedLoop(users), seconds=seconds, warm_up_s=0.2)
-                    rounds.append(
-                        (other["rate"], run.throughput, other["p50"], run.latency.percentile_ms(50))
+                    found = (
+                        other["rate"],
+                        run.throughput,
+                        other["p50"],
+                        run.latency.percentile_ms(50),
+                    )
+                    rounds.append(found)
+                    print(
+                        "round: {:,.0f} and {:,.0f} requests/s, {:.3f} and {:.3f} ms".format(*found)
                     )
         finally:
             served.stop()
