@@ -1,8 +1,8 @@
 """Do wrk and `mlserve bench` agree? `python benchmarks/bench/against_wrk.py [--seconds 3]`.
 
-Both drive one `mlserve up` of a model of about 2 ms in turn, over as many connections as make about half of
-its load, and their throughput and median latency are compared: medians of the rounds. The server
-has one core, the clients another. Exits 1 where they differ by more than 5 %.
+Both drive one `mlserve up` of a model of about 2 ms in turn, over as many connections as make about
+half of its load, and their throughput and median latency are compared: medians of the rounds. The
+server has one core, the clients another. Exits 1 where they differ by more than 5 %.
 """
 
 from __future__ import annotations

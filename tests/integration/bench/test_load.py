@@ -26,10 +26,13 @@ def test_an_open_loop_finds_the_wait_that_theory_says(aimed):
     assert run.answered == run.sent == run.planned
     times = schedule.poisson(rate, seconds + 0.5, seed=seed)
     exact_ms = waits(times, service_ms / 1e3)[times >= 0.5].mean() * 1e3
-    found_ms = run.latency.mean_ms - service_ms
+    # Two in five wait for nothing: theirs is the service, and what this machine adds to each.
+    found_ms = run.latency.mean_ms - run.latency.percentile_ms(20)
+    # Other work on the machine makes more of it, and then the run itself has to say so.
+    allowed = 0.3 if run.limits() else 0.1
     theory_ms = md1_wait(load, service_ms)
-    assert found_ms == pytest.approx(exact_ms, rel=0.1)
-    assert found_ms == pytest.approx(theory_ms, rel=0.1)
+    assert found_ms == pytest.approx(exact_ms, rel=allowed)
+    assert found_ms == pytest.approx(theory_ms, rel=allowed)
 
 
 def test_a_stall_shows_in_an_open_loop_and_a_closed_one_hides_it_and_says_so(aimed):
@@ -50,8 +53,8 @@ def test_a_stall_shows_in_an_open_loop_and_a_closed_one_hides_it_and_says_so(aim
 
 def test_a_closed_loop_gives_the_throughput_of_a_server_that_is_busy(aimed):
     with Generator(aimed(service_ms=5)) as generator:
-        one = generator.run(ClosedLoop(1), seconds=1.5)
-        four = generator.run(ClosedLoop(4), seconds=1.5)
+        one = generator.run(ClosedLoop(1), seconds=0.8, warm_up_s=0.1)
+        four = generator.run(ClosedLoop(4), seconds=0.8, warm_up_s=0.1)
     assert one.throughput == pytest.approx(200, rel=0.12)
     assert four.throughput == pytest.approx(200, rel=0.05)
     assert four.latency.percentile_ms(50) == pytest.approx(20, rel=0.05)  # Little's law
@@ -59,8 +62,8 @@ def test_a_closed_loop_gives_the_throughput_of_a_server_that_is_busy(aimed):
 
 def test_several_processes_share_a_load_and_add_up(aimed):
     with Generator(aimed(service_ms=1), processes=2) as generator:
-        opened = generator.run(OpenLoop(rate=200), seconds=1.5)
-        closed = generator.run(ClosedLoop(3), seconds=0.5)
+        opened = generator.run(OpenLoop(rate=200), seconds=1.5, warm_up_s=0.1)
+        closed = generator.run(ClosedLoop(3), seconds=0.5, warm_up_s=0.1)
     assert opened.processes == 2
     assert opened.sent == opened.answered == opened.planned == 300
     assert opened.throughput == pytest.approx(200, rel=0.02)
@@ -69,7 +72,7 @@ def test_several_processes_share_a_load_and_add_up(aimed):
 
 def test_answers_with_an_error_are_counted_by_status_and_are_no_latency(aimed):
     with Generator(aimed(every=4, then="503")) as generator:
-        run = generator.run(OpenLoop(rate=400), seconds=1, objective_ms=1000)
+        run = generator.run(OpenLoop(rate=400), seconds=1, objective_ms=1000, warm_up_s=0.1)
     assert run.sent == 400
     assert run.statuses == {"503": pytest.approx(100, abs=1)}
     assert run.answered == run.latency.total == 400 - run.statuses["503"]
@@ -80,7 +83,9 @@ def test_answers_with_an_error_are_counted_by_status_and_are_no_latency(aimed):
 
 def test_requests_that_nobody_answers_are_given_up_and_counted_with_their_time(aimed):
     with Generator(aimed(every=10, then="silence")) as generator:
-        run = generator.run(OpenLoop(rate=200), seconds=1, timeout_s=0.3, objective_ms=100)
+        run = generator.run(
+            OpenLoop(rate=200), seconds=1, timeout_s=0.3, objective_ms=100, warm_up_s=0.1
+        )
     assert run.errors == {"timeout": pytest.approx(20, abs=1)}
     assert run.answered + run.failures == run.sent == 200
     assert run.latency.total == 200  # they are late, and so in the distribution
@@ -90,7 +95,7 @@ def test_requests_that_nobody_answers_are_given_up_and_counted_with_their_time(a
 @pytest.mark.parametrize("load", [ClosedLoop(4), OpenLoop(rate=300)], ids=["closed", "open"])
 def test_connections_that_break_are_counted_and_the_load_goes_on(aimed, load):
     with Generator(aimed(service_ms=1, every=10, then="drop")) as generator:
-        run = generator.run(load, seconds=1)
+        run = generator.run(load, seconds=1, warm_up_s=0.1)
     assert run.errors.keys() == {"connection lost"}
     assert run.errors["connection lost"] == pytest.approx(run.sent / 10, rel=0.1)
     assert run.answered + run.failures == run.sent
@@ -100,8 +105,8 @@ def test_connections_that_break_are_counted_and_the_load_goes_on(aimed, load):
 @pytest.mark.parametrize("what", ["close", "chunked"])
 def test_answers_that_close_or_come_in_chunks_are_answers(aimed, what):
     with Generator(aimed(every=3, then=what)) as generator:
-        opened = generator.run(OpenLoop(rate=300), seconds=1)
-        closed = generator.run(ClosedLoop(2), seconds=0.3)
+        opened = generator.run(OpenLoop(rate=300), seconds=1, warm_up_s=0.1)
+        closed = generator.run(ClosedLoop(2), seconds=0.3, warm_up_s=0.1)
     assert opened.failures == closed.failures == 0
     assert opened.answered == 300
     assert closed.answered > 300
@@ -112,8 +117,8 @@ def test_a_port_where_nothing_listens_is_counted_as_refused():
         probe.bind(("127.0.0.1", 0))
         aim = Aim(host="127.0.0.1", port=probe.getsockname()[1], messages=[MESSAGE])
         with Generator(aim) as generator:
-            opened = generator.run(OpenLoop(rate=100), seconds=0.5)
-            closed = generator.run(ClosedLoop(2), seconds=0.5)
+            opened = generator.run(OpenLoop(rate=100), seconds=0.5, warm_up_s=0.1)
+            closed = generator.run(ClosedLoop(2), seconds=0.5, warm_up_s=0.1)
     assert opened.answered == closed.answered == 0
     assert opened.errors == {"connection refused": 50}
     assert closed.errors["connection refused"] >= 2
@@ -122,7 +127,7 @@ def test_a_port_where_nothing_listens_is_counted_as_refused():
 
 def test_a_long_answer_comes_whole(aimed):
     with Generator(aimed(body="x", times=1_000_000)) as generator:
-        run = generator.run(ClosedLoop(2), seconds=0.5)
+        run = generator.run(ClosedLoop(2), seconds=0.5, warm_up_s=0.1)
     assert run.failures == 0
     assert run.answered > 20
     assert all(len(found) == 1_000_000 for _, found in run.samples)
@@ -139,7 +144,9 @@ def test_a_load_that_cannot_be_kept_up_waits_in_the_latencies(aimed):
 def test_a_hopeless_run_is_given_up(aimed):
     with Generator(aimed(service_ms=10)) as generator:
         begun = time.monotonic()
-        run = generator.run(OpenLoop(rate=200), seconds=20, objective_ms=20, give_up_over=20)
+        run = generator.run(
+            OpenLoop(rate=200), seconds=20, objective_ms=20, give_up_over=20, warm_up_s=0.1
+        )
     assert run.gave_up
     assert run.over > 20
     assert time.monotonic() - begun < 10
@@ -158,6 +165,6 @@ def test_ctrl_c_ends_a_run_with_what_was_counted(aimed):
 
 def test_a_generator_that_has_more_to_do_than_it_can_says_so(aimed):
     with Generator(aimed()) as generator:
-        run = generator.run(OpenLoop(rate=150_000), seconds=0.5, timeout_s=2.0)
+        run = generator.run(OpenLoop(rate=150_000), seconds=0.5, timeout_s=2.0, warm_up_s=0.1)
     assert any("generator" in limit or "late" in limit for limit in run.limits())
     assert run.late > 0.01 * run.sent
