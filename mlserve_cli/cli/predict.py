@@ -1,75 +1,158 @@
-"""`mlserve predict`: a file of rows in, a file of answers out."""
+"""`mlserve predict`: files of rows in, files of answers out."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlserve_cli.cli import console
 from mlserve_cli.cli.threads import Threads
 
+FORMATS = ("csv", "jsonl", "npz", "parquet", "arrow")
+
 
 def command(
     package: Annotated[Path, typer.Argument(metavar="PKG", help="The package to predict with.")],
-    source: Annotated[
-        str,
+    sources: Annotated[
+        list[str],
         typer.Option(
             "--input",
             "-i",
             metavar="FILE",
-            help="Rows: .csv, .json, .jsonl, .npz, a folder of pictures, file.py:function, or - "
-            "(stdin).",
+            help="Rows: .parquet, .csv, .jsonl, .json, .npz, .npy, .arrow, .feather; a folder or a "
+            "'glob*' of them, of pictures or of .txt files; a URL (s3://…); file.py:function; or - "
+            "(stdin). May be given several times.",
         ),
     ],
     target: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Answers: .csv, .jsonl, .npz, or - (stdout)."
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Answers: .parquet, .csv, .jsonl, .npz, .arrow; a folder of parts (name/); a URL; "
+            "or - (stdout).",
         ),
     ],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="INPUT=COLUMN",
+            help="Take the model's input, or a column that the package declares, from a column of "
+            "another name; x=a,b,c puts several into one matrix.",
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="COLUMN,…", help="Copy these columns to the output."),
+    ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, help="The most rows to run together.")
-    ] = 64,
+        int | None,
+        typer.Option("--batch", min=1, help="The most rows to run together; measured if left out."),
+    ] = None,
     threads: Threads = 0,
+    part_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--part-rows",
+            min=1,
+            help="The fewest rows of a part: what a job that is killed has to do again.",
+        ),
+    ] = None,
     piped: Annotated[
-        str, typer.Option("--format", help="What goes through stdin and stdout: csv or jsonl.")
-    ] = "jsonl",
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
+        str | None,
+        typer.Option(
+            "--format",
+            help="What goes through stdin and stdout: csv or jsonl (default). What the parts of a "
+            "folder are: parquet (default), csv, jsonl, npz or arrow.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first row that cannot be answered.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a job that was interrupted.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document about the run.")
     ] = False,
 ) -> None:
-    """Predict every row of a file: one answer out for each row in, in the same order."""
-    from mlserve_cli.package.package import Package
-    from mlserve_cli.predict.prediction import predict
-    from mlserve_cli.runtime.engines import EngineOptions
+    """Predict every row of files: one answer out for each row in, in the same order.
 
-    if piped not in ("csv", "jsonl"):
+    A row that cannot be answered goes to OUTPUT.rejects.jsonl with the reason; the job goes on,
+    and ends with status 1.
+    """
+    from mlserve_cli.errors import Refused
+    from mlserve_cli.package.package import Package
+    from mlserve_cli.predict.prediction import Choices, predict
+
+    if piped is not None and piped not in FORMATS:
+        raise typer.BadParameter(f"'{piped}' is not {', '.join(FORMATS)}", param_hint="--format")
+    if piped not in (None, "csv", "jsonl") and ("-" in sources or target == "-"):
         raise typer.BadParameter(f"'{piped}' is not csv or jsonl", param_hint="--format")
     if as_json and target == "-":
         raise typer.BadParameter("the answers go to stdout already", param_hint="--json")
+    if resume and force:
+        raise typer.BadParameter("goes on with what --force takes away", param_hint="--resume")
     with console.progress() as progress:
         report = predict(
             Package.open(package),
-            source,
+            sources,
             target,
-            batch=batch,
-            options=EngineOptions(threads=threads),
-            piped=piped,
-            overwrite=force,
+            choices=Choices(
+                batch=batch,
+                part=part_rows,
+                threads=threads,
+                piped=piped,
+                mapping=_mapping(mapping or []),
+                keep=tuple(name for names in keep or [] for name in names.split(",")),
+                strict=strict,
+                resume=resume,
+                overwrite=force,
+            ),
             progress=progress,
         )
     if as_json:
-        console.print_json(
-            {
-                "input": source,
-                "output": target,
-                "rows": report.rows,
-                "seconds": report.seconds,
-                "rows_per_s": report.rows_per_s,
-            }
+        console.print_json(_document(sources, target, report))
+    seconds = f"{report.rows - report.resumed:,} rows in {report.seconds:.2f} s"
+    console.note(f"{seconds}: {report.rows_per_s:,.0f} rows/s")
+    if report.resumed:
+        console.note(f"{report.resumed:,} rows were there already, {report.rows:,} in all")
+    if report.rejected:
+        raise Refused(
+            f"{report.rejected:,} of {report.rows + report.rejected:,} rows were rejected; the "
+            "others are answered.",
+            hint=f"'{report.rejects}' has the reasons" if report.rejects else None,
         )
-    console.note(f"{report.rows:,} rows in {report.seconds:.2f} s: {report.rows_per_s:,.0f} rows/s")
     console.next_command(f"mlserve up {package}")
+
+
+def _mapping(given: list[str]) -> dict[str, tuple[str, ...]]:
+    mapping = {}
+    for text in given:
+        name, separator, columns = text.partition("=")
+        if not (separator and name and columns):
+            raise typer.BadParameter(f"'{text}' is not INPUT=COLUMN", param_hint="--map")
+        mapping[name] = tuple(columns.split(","))
+    return mapping
+
+
+def _document(sources: list[str], target: str, report: Any) -> dict[str, Any]:
+    return {
+        "input": sources[0] if len(sources) == 1 else sources,
+        "output": target,
+        "rows": report.rows,
+        "resumed_rows": report.resumed,
+        "rejected": report.rejected,
+        "rejects": report.rejects,
+        "parts": report.parts,
+        "seconds": report.seconds,
+        "rows_per_s": report.rows_per_s,
+        "batch": report.batch,
+        "threads": report.threads,
+        "instances": report.instances,
+    }

@@ -26,18 +26,18 @@ def stream(source: Source) -> Iterator[Row]:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
             lines = csv.reader(text, strict=True)
-            header = _header(next(lines, None), source)
+            columns = header(next(lines, None), source.name)
             for cells in lines:
                 if not cells:
                     continue  # an empty line is no row
                 number += 1
-                if len(cells) != len(header):
+                if len(cells) != len(columns):
                     raise DataError(
                         f"{source.name}, row {number} has {len(cells)} values, and the header "
-                        f"names {len(header)} columns.",
+                        f"names {len(columns)} columns.",
                         hint='a value that holds a comma stands in "quotes"',
                     )
-                yield Row(number, dict(zip(header, map(Cell, cells), strict=True)))
+                yield Row(number, dict(zip(columns, map(Cell, cells), strict=True)))
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{source.name} is not UTF-8 (after row {number}): {error.reason}.",
@@ -49,23 +49,24 @@ def stream(source: Source) -> Iterator[Row]:
             text.detach()  # the file is the source's to close
 
 
-def _header(names: list[str] | None, source: Source) -> list[str]:
+def header(names: list[str] | None, where: str) -> list[str]:
+    """The names of the columns in a first line. Raises `DataError` where they cannot be such."""
     if not names:
-        raise DataError(f"{source.name} is empty.", hint="a header line, then a line a row")
+        raise DataError(f"{where} is empty.", hint="a header line, then a line a row")
     names = [name.strip() for name in names]
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise DataError(
-            f"the header of {source.name} is one column, '{names[0][:60]}'.",
+            f"the header of {where} is one column, '{names[0][:60]}'.",
             hint="separate the columns by commas",
         )
     if all(_is_number(name) for name in names):
         raise DataError(
-            f"{source.name} has no header: its first line holds only numbers.",
+            f"{where} has no header: its first line holds only numbers.",
             hint="name the columns in the first line",
         )
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"{source.name} has two columns '{name}'.")
+            raise DataError(f"{where} has two columns '{name}'.")
     return names
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from mlserve_cli.runtime.tensors import Array
 
 
 @dataclass(slots=True)
-class _Member:
+class Member:
     """One array of the archive, read from its beginning to its end."""
 
     name: str
@@ -40,6 +41,11 @@ class _Member:
         if len(raw) != size:
             raise ValueError(f"array '{self.name}' is cut short")
         return np.frombuffer(raw, dtype=self.dtype).reshape(shape)
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` rows."""
+        size = count * int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self.file.seek(size, os.SEEK_CUR)
 
 
 def read(source: Source, reading: Reading) -> Iterator[Batch]:
@@ -62,18 +68,22 @@ def _batches(source: Source, reading: Reading) -> Iterator[Batch]:
             if target in [spec.name for spec in reading.manifest.inputs]:
                 target = None
             chosen = _choose(list(members), target, source, reading)
-            opened = {
-                name: _open(stack.enter_context(archive.open(members[member])), member, source)
+            members_of = {
+                name: opened(
+                    stack.enter_context(archive.open(members[member])), member, source.name
+                )
                 for name, member in chosen.items()
             }
             wanted = None
             if target is not None and reading.targets:
-                wanted = _open(stack.enter_context(archive.open(members[target])), target, source)
-            total = _rows([*opened.values(), *([wanted] if wanted else [])], source)
+                wanted = opened(
+                    stack.enter_context(archive.open(members[target])), target, source.name
+                )
+            total = _rows([*members_of.values(), *([wanted] if wanted else [])], source)
             for start in range(0, total, reading.batch):
                 count = min(reading.batch, total - start)
                 where = f"{source.name}, rows {start + 1} to {start + count}"
-                inputs = {name: member.take(count) for name, member in opened.items()}
+                inputs = {name: member.take(count) for name, member in members_of.items()}
                 yield Batch(
                     fit(inputs, reading.manifest, where=where),
                     None
@@ -109,23 +119,24 @@ def _choose(
     return {name: name for name in inputs}
 
 
-def _open(file: IO[bytes], name: str, source: Source) -> _Member:
+def opened(file: IO[bytes], name: str, where: str) -> Member:
+    """The array `name` of an archive, at its first row. Raises `DataError` for objects."""
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else _header_2
     shape, fortran, dtype = header(file)
     if dtype.hasobject:
         raise DataError(
-            f"array '{name}' of {source.name} holds Python objects, which are never unpickled.",
+            f"array '{name}' of {where} holds Python objects, which are never unpickled.",
             hint="save text as array.astype('S') or ('U'), and rows of other lengths padded",
         )
     if not shape:
-        raise DataError(f"array '{name}' of {source.name} is a single value, with no rows.")
+        raise DataError(f"array '{name}' of {where} is a single value, with no rows.")
     if fortran and len(shape) > 1:
         # Its rows do not lie one after the other; this one array is read as a whole.
         size = int(np.prod(shape)) * dtype.itemsize
         whole = np.frombuffer(file.read(size), dtype=dtype).reshape(shape, order="F")
         file = io.BytesIO(np.ascontiguousarray(whole).tobytes())
-    return _Member(name, file, shape, dtype)
+    return Member(name, file, shape, dtype)
 
 
 def _header_2(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -133,7 +144,7 @@ def _header_2(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, fortran, dtype
 
 
-def _rows(members: list[_Member], source: Source) -> int:
+def _rows(members: list[Member], source: Source) -> int:
     sizes = {member.name: member.shape[0] for member in members}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"'{name}' {size}" for name, size in sizes.items())

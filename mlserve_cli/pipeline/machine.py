@@ -74,6 +74,12 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "quantize with Neural Compressor's torch side",
         ("torch", "neural_compressor.torch"),
     ),
+    (
+        "batch",
+        "predict from and to Parquet, Arrow and what lies behind a URL",
+        ("pyarrow", "fsspec"),
+    ),
+    ("s3", "predict from and to s3:// URLs", ("s3fs",)),
     ("grpc", "answer gRPC: Open Inference Protocol and TensorFlow Serving", ("grpc",)),
     ("otel", "send spans of requests to a collector", ("opentelemetry.sdk",)),
 )

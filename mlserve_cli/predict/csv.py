@@ -1,68 +1,151 @@
-"""Answers as CSV: one line a row, the columns are those of the first answer."""
+"""CSV, row by row: UTF-8, a header line with the names of the columns, commas."""
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from mlserve_cli.errors import DataError
-from mlserve_cli.runtime.manifest import Manifest
-from mlserve_cli.runtime.processing import Processor
-from mlserve_cli.runtime.processing.declaration import ClassesOutput
-from mlserve_cli.runtime.tensors import Tensors
+from mlserve_cli.data.csv import header as checked_header
+from mlserve_cli.data.processed import Cell
+from mlserve_cli.errors import DataError, first_line
+from mlserve_cli.predict import layout, rows
+from mlserve_cli.predict.blocks import Block, Plan, Prepared, Reject
+from mlserve_cli.predict.inputs import Inputs
+from mlserve_cli.predict.job import Position
+from mlserve_cli.predict.opened import Opened
+
+Parsed = list[str] | str
+"""The cells of a row, or why it is none."""
 
 
-class CsvWriter:
-    """`label` and `score` of a class; else a column a value: `name`, `name_0`, `name_1` …"""
+class CsvReader:
+    """Finds the rows; what their cells mean is found by those who prepare them."""
 
-    def __init__(self, file: BinaryIO, manifest: Manifest, processor: Processor) -> None:
-        # The scores of the best classes are of other classes in every row: no columns.
-        self._best_only = isinstance(manifest.processing.output, ClassesOutput)
-        self._processor = processor
+    def __init__(self, inputs: Inputs, plan: Plan) -> None:
+        self._files = Opened(inputs.files)
+        self._plan = plan
+        self._layouts: dict[tuple[str, ...], layout.Layout] = {}
+
+    def total(self) -> int | None:
+        """About as many, by the lengths of the first."""
+        return self._files.rows(header=True)
+
+    def blocks(self, start: Position) -> Iterator[Block]:
+        """A block holds (header, [cells, or what is wrong with the row])."""
+        for index in range(start.file, len(self._files)):
+            row, offset = (start.row, start.offset) if index == start.file else (0, 0)
+            with self._files.open(index) as file:
+                yield from self._blocks(file, index, row, offset)
+
+    def _blocks(self, file: BinaryIO, index: int, row: int, offset: int) -> Iterator[Block]:
+        where = self._files.name(index)
+        lines = _Lines(file)
+        header = self._header(lines, where)
+        if header is None:
+            return
+        if offset:
+            file.seek(offset)
+            lines.offset = offset
+        # The layout is settled by the first file's header: later ones only have to hold it.
+        parser = csv.reader(lines, strict=True)
+        found: list[Parsed] = []
+        while True:
+            lines.damaged = None
+            try:
+                cells: Parsed | None = next(parser, None)
+            except csv.Error as error:
+                cells = first_line(error)
+            except (OSError, EOFError) as error:
+                raise DataError(f"'{where}' cannot be read: {first_line(error)}.") from error
+            if cells is not None and not cells:
+                continue  # an empty line is no row
+            if cells is not None:
+                found.append(_checked(cells, header, lines.damaged))
+            if found and (cells is None or len(found) == self._plan.block):
+                after = Position(file=index, row=row + len(found), offset=lines.offset)
+                if cells is None:
+                    after = Position(file=index + 1)
+                yield Block((header, found), where, row + 1, len(found), after)
+                row += len(found)
+                found = []
+            if cells is None:
+                return
+
+    def _header(self, lines: _Lines, where: str) -> list[str] | None:
+        try:
+            names = next(csv.reader(lines, strict=True), None)
+        except csv.Error as error:
+            raise DataError(f"the header of '{where}' cannot be read: {error}.") from error
+        if lines.damaged:
+            raise DataError(
+                f"'{where}' is not UTF-8: {lines.damaged}.", hint="save it again as UTF-8"
+            )
+        if names:
+            names[0] = names[0].removeprefix("\ufeff")
+        header = checked_header(names, f"'{where}'")
+        self._layout(header, where)
+        return header
+
+    def _layout(self, header: list[str], where: str) -> layout.Layout:
+        key = tuple(header)
+        if key not in self._layouts:
+            self._layouts[key] = layout.find(header, self._plan, where=f"'{where}'")
+        return self._layouts[key]
+
+    def prepare(self, block: Block) -> Prepared:
+        """Parse the cells by the types of their columns."""
+        header, found = block.content
+        used = self._layout(header, block.where)
+        whole = {row: cells for row, cells in enumerate(found) if not isinstance(cells, str)}
+        values = [
+            used.row(dict(zip(header, map(Cell, cells), strict=True))) for cells in whole.values()
+        ]
+        prepared = rows.prepare(values, used.assembler, self._plan.manifest, places=list(whole))
+        prepared.rejects += [
+            Reject(row, cells) for row, cells in enumerate(found) if isinstance(cells, str)
+        ]
+        prepared.kept = {
+            name: [found[row][header.index(name)] for row in prepared.rows]
+            for name in self._plan.keep
+        }
+        return prepared
+
+    def close(self) -> None:
+        """Files are closed as they end."""
+
+
+class _Lines:
+    """The lines of a file as text, for the parser, with the count of bytes that it took."""
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._columns: list[str] | None = None
-        self._rows = 0
+        self.offset = 0
+        self.damaged: str | None = None
 
-    def write(self, outputs: Tensors) -> None:
-        """Write a line a row, and the header before the first."""
-        text = io.StringIO(newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        for answer in self._processor.answers(outputs):
-            self._rows += 1
-            flat = dict(self._cells(answer))
-            if self._columns is None:
-                self._columns = list(flat)
-                lines.writerow(self._columns)
-            if list(flat) != self._columns:
-                raise DataError(
-                    f"the answer to row {self._rows} has the columns {', '.join(flat)}, and those "
-                    f"before it {', '.join(self._columns)}.",
-                    hint="write to .jsonl",
-                )
-            lines.writerow(flat.values())
-        self._file.write(text.getvalue().encode())
+    def __iter__(self) -> _Lines:
+        return self
 
-    def finish(self) -> None:
-        """Everything is written already."""
-        self._file.flush()
-
-    def _cells(self, answer: Any) -> Iterator[tuple[str, Any]]:
-        if self._best_only and isinstance(answer, dict) and "scores" in answer:
-            answer = {name: value for name, value in answer.items() if name != "scores"}
-        return _flat("" if isinstance(answer, dict) else "answer", answer)
+    def __next__(self) -> str:
+        line = self._file.readline()
+        if not line:
+            raise StopIteration
+        self.offset += len(line)
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.damaged = error.reason
+            return line.decode("utf-8", "replace")
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Nested answers → (column, cell)."""
-    items: Any
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    else:
-        yield name, value
-        return
-    for key, item in items:
-        yield from _flat(f"{name}_{key}" if name else str(key), item)
+def _checked(cells: Parsed, header: list[str], damaged: str | None) -> Parsed:
+    if isinstance(cells, str):
+        return f"it is no CSV: {cells}"
+    if damaged:
+        return f"it is not UTF-8: {damaged} (save the file again as UTF-8)"
+    if len(cells) != len(header):
+        return (
+            f"it has {len(cells)} values, and the header names {len(header)} columns "
+            '(a value that holds a comma stands in "quotes")'
+        )
+    return cells

@@ -3,19 +3,25 @@
 import pytest
 
 from mlserve_cli.package.progress import Silent
-from mlserve_cli.predict.prediction import predict
+from mlserve_cli.predict.prediction import Choices, predict
 
 
 @pytest.fixture
 def run(tmp_path):
     """Predict a text (or a path) into a file of the given name; return its path and the report."""
 
-    def run(package, content, target, *, source="in.csv", **options):
+    def run(package, content, target, *, source="in.csv", **choices):
         path = tmp_path / source
         if content is not None:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         out = tmp_path / target
-        report = predict(package, str(path), str(out), progress=Silent(), **options)
+        report = predict(
+            package,
+            [str(path)],
+            f"{out}/" if target.endswith("/") else str(out),
+            choices=Choices(**choices),
+            progress=Silent(),
+        )
         return out, report
 
     return run

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from mlserve_cli.errors import DataError, PackageError
+from mlserve_cli.errors import DataError
 from mlserve_cli.runtime.manifest import BatchProof
 from mlserve_cli.runtime.processing.declaration import ClassesOutput, Processing
 
@@ -13,6 +13,11 @@ HEADER = "sl,sw,pl,pw\n"
 
 def csv_of(rows):
     return HEADER + "".join(",".join(map(str, row)) + "\n" for row in rows.tolist())
+
+
+def rejects_of(out):
+    text = (out.parent / f"{out.name}.rejects.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def scores(package, rows):
@@ -115,41 +120,101 @@ def test_a_model_of_a_fixed_batch_answers_any_number_of_rows(run, tmp_path, iris
             np.testing.assert_allclose(found["scores"], expected[:10], atol=1e-6)
 
 
-def test_nan_is_refused_with_its_row_where_the_model_would_hide_it(run, iris_package, iris):
+def test_nan_is_rejected_where_the_model_would_hide_it(run, iris_package, iris):
     rows = iris[0][:9].copy()
     rows[7, 2] = np.nan
     package = iris_package(finite_inputs=True)
-    with pytest.raises(DataError, match="row 8: input 'x' holds NaN"):
-        run(package, csv_of(rows), "out.csv", batch=3)
+    out, report = run(package, csv_of(rows), "out.csv", batch=3)
+    assert (report.rows, report.rejected) == (8, 1)
+    (reject,) = rejects_of(out)
+    assert reject["row"] == 8
+    assert reject["reason"].startswith("input 'x' holds NaN or infinity, which fp32 would answer")
     out, _ = run(iris_package(package.path.parent / "float"), csv_of(rows), "out.npz")
     with np.load(out) as found:
         assert np.isnan(found["scores"]).any(axis=1).tolist() == [False] * 7 + [True, False]
 
 
-def test_an_error_in_the_middle_leaves_what_was_there_and_nothing_else(run, iris_package, tmp_path):
+def test_bad_rows_are_set_aside_with_their_reasons_and_the_others_answered(run, iris_package, iris):
     package = iris_package()
+    lines = csv_of(iris[0][:20]).splitlines()
+    lines[3] = "1,2,three,4"
+    lines[5] = "1,2,3"
+    lines[9] = '1,2,"3'  # the quote is closed in line 11
+    lines[11] = '1",2,3,4'
+    out, report = run(package, "\n".join(lines) + "\n", "out.npz", batch=4)
+    assert [(each["row"], each["reason"]) for each in rejects_of(out)] == [
+        (3, "column 'pl' is 'three', and it must be a number"),
+        (
+            5,
+            "it has 3 values, and the header names 4 columns "
+            '(a value that holds a comma stands in "quotes")',
+        ),
+        (
+            9,
+            "it has 6 values, and the header names 4 columns "
+            '(a value that holds a comma stands in "quotes")',
+        ),
+    ]
+    good = np.delete(iris[0][:20], [2, 4, 8, 9, 10], axis=0)
+    assert report.rows == len(good)
+    with np.load(out) as found:
+        np.testing.assert_allclose(found["scores"], scores(package, good), atol=1e-6)
+
+
+def test_bytes_that_are_no_text_reject_their_row_alone(run, iris_package):
+    content = HEADER.encode() + b"1,2,3,4\n1,2,\xff,4\n5,6,7,8\n"
+    out, report = run(iris_package(), content, "out.csv")
+    assert report.rows == 2
+    (reject,) = rejects_of(out)
+    assert reject["row"] == 2
+    assert "not UTF-8: invalid start byte" in reject["reason"]
+
+
+def test_the_first_bad_row_ends_a_strict_job(run, iris_package, tmp_path):
     text = HEADER + "1,2,3,4\n" * 10 + "1,2,three,4\n"
     (tmp_path / "out.csv").write_text("before")
-    before = {path.name for path in tmp_path.iterdir()} | {"in.csv"}
-    with pytest.raises(DataError, match="row 11: column 'pl' is 'three'"):
-        run(package, text, "out.csv", batch=2, overwrite=True)
+    before = {path.name for path in tmp_path.iterdir()} | {"in.csv", "iris"}
+    message = r"row 11 of '.*in\.csv' is rejected: column 'pl' is 'three'"
+    with pytest.raises(DataError, match=message):
+        run(iris_package(), text, "out.csv", batch=2, overwrite=True, strict=True)
     assert (tmp_path / "out.csv").read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_an_interrupt_leaves_nothing(run, iris_package, tmp_path, monkeypatch):
-    from mlserve_cli.predict.csv import CsvWriter
+def test_a_job_without_an_answer_says_so_and_leaves_the_reasons(run, iris_package, tmp_path):
+    with pytest.raises(DataError, match="none of the 2 rows could be answered") as error:
+        run(iris_package(), HEADER + "a,b,c,d\n" * 2, "out.csv")
+    assert "out.csv.rejects.jsonl" in error.value.hint
+    assert len(rejects_of(tmp_path / "out.csv")) == 2
+    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / ".out.csv.parts").exists()
 
-    package = iris_package()
 
-    def interrupted(self, outputs):
+@pytest.mark.parametrize("content", [HEADER, ""])
+def test_an_input_without_rows_is_an_error(run, iris_package, content, tmp_path):
+    with pytest.raises(DataError, match=r"holds no rows|is empty"):
+        run(iris_package(), content, "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "iris"]
+
+
+def test_one_row_is_answered(run, iris_package, iris):
+    out, report = run(iris_package(), csv_of(iris[0][:1]), "out.jsonl")
+    assert report.rows == 1
+    assert len(out.read_text().splitlines()) == 1
+
+
+def test_an_interrupt_leaves_nothing_before_the_first_part(
+    run, iris_package, tmp_path, monkeypatch
+):
+    from mlserve_cli.predict.parts import TextPart
+
+    def interrupted(self, piece):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(CsvWriter, "write", interrupted)
-    before = {path.name for path in tmp_path.iterdir()} | {"in.csv"}
+    monkeypatch.setattr(TextPart, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(package, HEADER + "1,2,3,4\n", "out.csv")
-    assert {path.name for path in tmp_path.iterdir()} == before
+        run(iris_package(), HEADER + "1,2,3,4\n", "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "iris"]
 
 
 def test_an_output_that_exists_is_kept_unless_forced(run, iris_package, tmp_path):
@@ -162,20 +227,34 @@ def test_an_output_that_exists_is_kept_unless_forced(run, iris_package, tmp_path
     assert out.read_text().startswith("scores_0")
 
 
+def test_force_replaces_folders_of_answers_and_no_others(run, iris_package, tmp_path):
+    package = iris_package()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("dear")
+    with pytest.raises(DataError, match="is no folder of answers"):
+        run(package, HEADER + "1,2,3,4\n", "letters/", overwrite=True)
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "dear"
+    run(package, HEADER + "1,2,3,4\n" * 9, "answers/", part=3)
+    out, _ = run(package, HEADER + "1,2,3,4\n", "answers/", overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", "part-00000.parquet"]
+
+
 @pytest.mark.parametrize(
-    ("target", "error", "message"),
+    ("target", "message"),
     [
-        ("out.xlsx", DataError, r"of no kind that can be written \('\.xlsx'\)"),
-        ("missing/out.csv", PackageError, "cannot be written: No such file"),
+        ("out.xlsx", r"of no kind that can be written \('\.xlsx'\)"),
+        ("missing/out.csv", "cannot be written: No such file"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_an_error(run, iris_package, target, error, message):
-    with pytest.raises(error, match=message):
+def test_a_place_that_cannot_be_written_is_an_error(run, iris_package, target, message):
+    with pytest.raises(DataError, match=message):
         run(iris_package(), HEADER + "1,2,3,4\n", target)
 
 
-def test_a_row_that_the_model_fails_on_is_named(run, iris_package, iris):
+def test_a_row_that_the_model_fails_on_is_found_in_its_batch(run, iris_package, iris):
     from mlserve_cli.package.package import Package
+
+    runs = []
 
     class Failing(Package):
         def engine(self, options=None):
@@ -183,6 +262,7 @@ def test_a_row_that_the_model_fails_on_is_named(run, iris_package, iris):
 
             class Picky:
                 def run(self, tensors):
+                    runs.append(len(tensors["x"]))
                     if (tensors["x"] < 0).any():
                         raise RuntimeError("negative petals\nand a long trace")
                     return engine.run(tensors)
@@ -192,7 +272,19 @@ def test_a_row_that_the_model_fails_on_is_named(run, iris_package, iris):
             return Picky()
 
     package = iris_package()
-    rows = iris[0][:10].copy()
+    rows = iris[0][:16].copy()
     rows[6] = -1
-    with pytest.raises(DataError, match=r"the model fails on row 7: negative petals\.$"):
-        run(Failing(package.path, package.manifest), csv_of(rows), "out.csv", batch=4)
+    failing = Failing(package.path, package.manifest)
+    out, report = run(failing, csv_of(rows), "out.npz", batch=8)
+    assert rejects_of(out) == [
+        {
+            "file": str(out.parent / "in.csv"),
+            "row": 7,
+            "reason": "the model fails on it: negative petals",
+        }
+    ]
+    assert report.rows == 15
+    assert sorted(runs) == sorted([8, 4, 4, 2, 2, 1, 1, 8])  # halves, not one by one
+    with np.load(out) as found:
+        expected = scores(package, np.delete(rows, 6, axis=0))
+        np.testing.assert_allclose(found["scores"], expected, atol=1e-6)

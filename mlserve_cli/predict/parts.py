@@ -1,0 +1,247 @@
+"""Files of answers: a part of them, and all parts as one."""
+
+from __future__ import annotations
+
+import base64
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+import numpy as np
+
+from mlserve_cli.errors import DataError
+from mlserve_cli.predict.answers import Piece, other_columns, other_shape
+from mlserve_cli.runtime.tensors import Array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = tuple[str, ...] | str | None
+"""What all parts of a job share: names for CSV, the schema in base64 for Arrow and Parquet."""
+
+_CHUNK_BYTES = 1 << 20
+_CHUNK_ROWS = 65_536
+
+
+class PartWriter(Protocol):
+    """Writes one file, piece after piece."""
+
+    columns: Columns
+
+    def write(self, piece: Piece) -> None:
+        """Raises `DataError` for a piece that does not go with those before it."""
+        ...
+
+    def finish(self) -> None:
+        """Write what stands at the end."""
+        ...
+
+
+class TextPart:
+    """Lines; of CSV with a header, which is the columns of the job's first piece."""
+
+    def __init__(self, file: BinaryIO, columns: Columns, *, header: bool) -> None:
+        self.columns = columns
+        self._file = file
+        self._header = header
+
+    def write(self, piece: Piece) -> None:
+        """Append lines."""
+        if self._header:
+            if self.columns is None:
+                self.columns = piece.columns
+            if piece.columns != self.columns:
+                raise other_columns(piece.columns, tuple(self.columns))
+            self._file.write(csv_header(piece.columns))
+            self._header = False
+        elif piece.columns and piece.columns != self.columns:
+            raise other_columns(piece.columns, tuple(self.columns or ()))
+        self._file.write(piece.content)
+
+    def finish(self) -> None:
+        """All is written."""
+
+
+class NpzPart:
+    """Arrays, which are kept until the end, for their length stands before their rows."""
+
+    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+        self.columns = columns
+        self._file = file
+        self._parts: dict[str, list[Array]] = {}
+
+    def write(self, piece: Piece) -> None:
+        """Keep arrays."""
+        for name, array in piece.content.items():
+            parts = self._parts.setdefault(name, [])
+            if parts and parts[0].shape[1:] != array.shape[1:]:
+                raise other_shape(name, array.shape[1:], parts[0].shape[1:])
+            if array.ndim or not parts:  # a value without rows is the same for all of them
+                parts.append(array)
+
+    def finish(self) -> None:
+        """Write the archive."""
+        whole = {
+            name: np.concatenate(parts) if parts[0].ndim else parts[0]
+            for name, parts in self._parts.items()
+        }
+        np.savez(self._file, allow_pickle=False, **whole)
+
+
+class ArrowPart:
+    """Record batches of one schema, that of the job's first piece."""
+
+    def __init__(self, file: BinaryIO, columns: Columns, *, parquet: bool) -> None:
+        self.columns = columns
+        self._file = file
+        self._parquet = parquet
+        self._schema = _decoded(columns) if isinstance(columns, str) else None
+        self._batches: list[pa.RecordBatch] = []
+        self._writer: Any = None
+
+    def write(self, piece: Piece) -> None:
+        """Append rows."""
+        import pyarrow as pa
+
+        batch = piece.content
+        if self._schema is None:
+            self._schema = batch.schema.remove_metadata()
+            self.columns = base64.b64encode(self._schema.serialize()).decode()
+        if batch.schema.names != self._schema.names:
+            raise other_columns(batch.schema.names, self._schema.names)
+        if not batch.schema.equals(self._schema):
+            try:
+                batch = batch.cast(self._schema)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                name, found, before = next(
+                    (field.name, field.type, known.type)
+                    for field, known in zip(batch.schema, self._schema, strict=True)
+                    if field.type != known.type
+                )
+                raise DataError(
+                    f"the column '{name}' holds {found} after {before}.", hint="write to .jsonl"
+                ) from error
+        if self._parquet:
+            # Rows of one part are one row group: pieces are small, and groups should not be.
+            self._batches.append(batch)
+            return
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(self._file, self._schema)
+        self._writer.write_batch(batch)
+
+    def finish(self) -> None:
+        """Write the rows of Parquet, and the footer."""
+        if self._parquet:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            rows = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
+            with pq.ParquetWriter(self._file, self._schema) as writer:
+                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+        elif self._writer is not None:
+            self._writer.close()
+
+
+def part(format: str, file: BinaryIO, columns: Columns) -> PartWriter:
+    """What writes a part of that format to `file`; `columns` are the job's, once they are known."""
+    if format in ("csv", "jsonl"):
+        return TextPart(file, columns, header=format == "csv")
+    if format == "npz":
+        return NpzPart(file, columns)
+    return ArrowPart(file, columns, parquet=format == "parquet")
+
+
+def csv_header(columns: Iterable[str]) -> bytes:
+    """The first line."""
+    import csv
+    import io
+
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(columns)
+    return text.getvalue().encode()
+
+
+def assemble(format: str, parts: Iterable[Path], file: BinaryIO, columns: Columns) -> None:
+    """All parts, in order, as one file, in bounded memory."""
+    if format in ("csv", "jsonl"):
+        header = len(csv_header(columns)) if format == "csv" and columns else 0
+        for number, path in enumerate(parts):
+            with path.open("rb") as source:
+                source.seek(header if number else 0)
+                while chunk := source.read(_CHUNK_BYTES):
+                    file.write(chunk)
+    elif format == "npz":
+        _assemble_npz(list(parts), file)
+    else:
+        _assemble_arrow(format, parts, file, _decoded(str(columns)))
+
+
+def _assemble_arrow(format: str, parts: Iterable[Path], file: BinaryIO, schema: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if format == "parquet":
+        with pq.ParquetWriter(file, schema) as writer:
+            for path in parts:
+                rows = pq.read_table(path)
+                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+        return
+    with pa.ipc.new_file(file, schema) as stream:
+        for path in parts:
+            with pa.OSFile(str(path)) as local, pa.ipc.open_file(local) as reader:
+                for number in range(reader.num_record_batches):
+                    stream.write_batch(reader.get_batch(number))
+
+
+def _assemble_npz(parts: list[Path], file: BinaryIO) -> None:
+    with np.load(parts[0], allow_pickle=False) as first:
+        names = first.files
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            shape, dtype = _whole(parts, name)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": shape,
+                }
+                np.lib.format.write_array_header_1_0(member, header)
+                for path in parts if shape else parts[:1]:
+                    with np.load(path, allow_pickle=False) as part_file:
+                        array = part_file[name].astype(dtype, copy=False)
+                    for start in range(0, max(1, len(array) if array.ndim else 1), _CHUNK_ROWS):
+                        some = array[start : start + _CHUNK_ROWS] if array.ndim else array
+                        member.write(np.ascontiguousarray(some).tobytes())
+
+
+def _whole(parts: list[Path], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array over all parts; text is as long as the longest."""
+    count = 0
+    shape: tuple[int, ...] = ()
+    dtypes: set[np.dtype[Any]] = set()
+    for path in parts:
+        with np.load(path, allow_pickle=False) as part_file:
+            array = part_file[name]
+        if dtypes and array.shape[1:] != shape[1:]:
+            raise other_shape(name, array.shape[1:], shape[1:])
+        shape = array.shape
+        dtypes.add(array.dtype)
+        count += len(array) if array.ndim else 0
+    return (count, *shape[1:]) if shape else (), np.result_type(*dtypes)
+
+
+def _decoded(columns: str) -> Any:
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns)))
+
+
+WRITTEN: Mapping[str, str] = {
+    "csv": ".csv",
+    "jsonl": ".jsonl",
+    "npz": ".npz",
+    "parquet": ".parquet",
+    "arrow": ".arrow",
+}
+"""Format → the ending of a part's name."""

@@ -1,0 +1,349 @@
+"""Where the output goes: a folder of parts, or one file that is put together beside its place.
+
+answers/                 a folder that stays: part-00000.parquet …, _manifest.json
+answers.csv              one file; until it is whole, its parts lie in .answers.csv.parts/
+answers.csv.rejects.jsonl, answers.rejects.jsonl    rows that got no answer, if there are any
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from mlserve_cli.errors import DataError, MlserveError, first_line
+from mlserve_cli.predict import location
+from mlserve_cli.predict.job import MANIFEST
+
+TEMPORARY = ".tmp"
+
+
+class Place(Protocol):
+    """The files of a job, by their names. What is read here was written whole."""
+
+    target: str
+    folder: bool
+
+    def is_taken(self) -> bool:
+        """Whether something stands where the result will be; a folder's unfinished job, too."""
+        ...
+
+    def begin(self) -> None:
+        """Make room for the parts, and keep other processes from it. Raises `DataError`."""
+        ...
+
+    def clear(self) -> None:
+        """Take away the unfinished job, and a result that is to be replaced."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """The content, None if there is no such file."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write at once, in place of what was there."""
+        ...
+
+    def draft(self, name: str) -> Path:
+        """A local path to write a file at, before it is published under `name`."""
+        ...
+
+    def publish(self, name: str) -> None:
+        """Put the draft of that name in its place."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there."""
+        ...
+
+    def local(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A local path to read a published file at."""
+        ...
+
+    def deliver(self, name: str | None, rejects: str | None) -> None:
+        """Put the drafts (or published files) of these names where the result belongs, and leave
+        nothing else; name is None for a folder, rejects where there are none."""
+        ...
+
+    def rejects(self) -> str:
+        """What the file of rejects is called."""
+        ...
+
+    def abandon(self) -> None:
+        """Take away what began and holds nothing worth going on with."""
+        ...
+
+    def close(self) -> None:
+        """Let others go on with the job."""
+        ...
+
+
+def find(target: str, *, folder: bool) -> Place:
+    """The place that `--output` names. Raises `DataError`."""
+    target = location.local(target)
+    if location.is_url(target):
+        return RemotePlace(target, folder=folder)
+    return LocalPlace(target, folder=folder)
+
+
+@contextlib.contextmanager
+def writing(target: str) -> Iterator[None]:
+    """Turn what a full disk or a store raises into a sentence."""
+    try:
+        yield
+    except MlserveError:
+        raise
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise DataError(
+            f"'{target}' cannot be written: {reason}.",
+            hint="make the folder first"
+            if isinstance(error, FileNotFoundError)
+            else "the parts that are whole stay; the same command with --resume goes on",
+        ) from error
+
+
+class LocalPlace:
+    """On this machine's disks; a draft is renamed when it is whole and on the disk."""
+
+    def __init__(self, target: str, *, folder: bool) -> None:
+        self.target = target
+        self.folder = folder
+        path = Path(target.rstrip("/")) if folder else Path(target)
+        self._final = path
+        self._rejects = path.parent / f"{path.name}.rejects.jsonl"
+        self._state = path if folder else path.parent / f".{path.name}.parts"
+        self._lock: int | None = None
+        self._made = False
+
+    def is_taken(self) -> bool:
+        """Whether the file is there, or the folder with anything in it."""
+        if self.folder:
+            return self._final.exists() and (not self._final.is_dir() or any(self._final.iterdir()))
+        return self._final.exists()
+
+    def begin(self) -> None:
+        """Make the folder of the parts, and keep others from it."""
+        with writing(self.target):
+            if not self._final.parent.is_dir():
+                raise FileNotFoundError(2, os.strerror(2))
+            self._made = not self._state.exists()
+            self._state.mkdir(exist_ok=True)
+            self._hold()
+            for draft in self._state.glob(f"_*{TEMPORARY}"):
+                draft.unlink()
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        if self._lock is not None:
+            return
+        self._lock = os.open(self._state, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise DataError(
+                f"another process writes '{self.target}' at this moment.",
+                hint="wait for it, or choose another name",
+            ) from None
+
+    def clear(self) -> None:
+        """Remove the parts; a file that is replaced stays until the new one is whole."""
+        with writing(self.target):
+            # The manifest goes first: parts without it are no job that could go on.
+            self.remove(MANIFEST)
+            shutil.rmtree(self._state, ignore_errors=True)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file beside the parts."""
+        try:
+            return (self._state / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write by way of a draft."""
+        with writing(self.target):
+            self.draft(name).write_bytes(content)
+            self.publish(name)
+
+    def draft(self, name: str) -> Path:
+        """Beside its place, on the same disk."""
+        return self._state / f"_{name}{TEMPORARY}"
+
+    def publish(self, name: str) -> None:
+        """Rename, after the content is on the disk."""
+        with writing(self.target):
+            draft = self.draft(name)
+            _flush(draft)
+            draft.replace(self._state / name)
+
+    def remove(self, name: str) -> None:
+        """Unlink."""
+        with contextlib.suppress(OSError):
+            (self._state / name).unlink()
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """Where it lies."""
+        yield self._state / name
+
+    def deliver(self, name: str | None, rejects: str | None) -> None:
+        """Rename into place."""
+        with writing(self.target):
+            if rejects is not None:
+                (self._state / rejects).replace(self._rejects)
+            else:
+                self._rejects.unlink(missing_ok=True)
+            if name is not None:
+                (self._state / name).replace(self._final)
+        if not self.folder:
+            self.clear()
+
+    def rejects(self) -> str:
+        """A path."""
+        return str(self._rejects)
+
+    def abandon(self) -> None:
+        """Remove the parts, and their folder unless it was there before."""
+        if self._made or not self.folder:
+            shutil.rmtree(self._state, ignore_errors=True)
+            return
+        for file in self._state.iterdir():
+            file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let the lock go."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class RemotePlace:
+    """Behind an fsspec URL; a draft is written here and uploaded when it is whole.
+
+    Stores such as S3 show an object only when all of it arrived. Where one does not, a part that
+    is half there does not stand in the manifest, and is written again.
+    """
+
+    def __init__(self, target: str, *, folder: bool) -> None:
+        self.target = target
+        self.folder = folder
+        self._system, path = location.file_system(target)
+        self._final = path.rstrip("/")
+        parent, _, name = self._final.rpartition("/")
+        self._state = self._final if folder else f"{parent}/.{name}.parts"
+        self._drafts = Path(tempfile.mkdtemp(prefix="mlserve-predict-"))
+
+    def is_taken(self) -> bool:
+        """Whether anything lies there."""
+        with self._reaching():
+            if self.folder:
+                return bool(self._system.find(self._final))
+            return bool(self._system.isfile(self._final))
+
+    def begin(self) -> None:
+        """Nothing has to be made: folders are parts of names."""
+        with self._reaching(), contextlib.suppress(NotImplementedError):
+            self._system.makedirs(self._state, exist_ok=True)
+
+    def clear(self) -> None:
+        """Remove the parts."""
+        self.remove(MANIFEST)
+        with self._reaching():
+            if self._system.exists(self._state):
+                self._system.rm(self._state, recursive=True)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of an object."""
+        with self._reaching():
+            try:
+                content: bytes = self._system.cat_file(f"{self._state}/{name}")
+            except FileNotFoundError:
+                return None
+            return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put an object."""
+        with self._reaching():
+            self._system.pipe_file(f"{self._state}/{name}", content)
+
+    def draft(self, name: str) -> Path:
+        """In a folder of our own on this machine."""
+        return self._drafts / name
+
+    def publish(self, name: str) -> None:
+        """Upload."""
+        with self._reaching():
+            self._system.put_file(str(self.draft(name)), f"{self._state}/{name}")
+            self.draft(name).unlink()
+
+    def remove(self, name: str) -> None:
+        """Delete an object."""
+        with contextlib.suppress(Exception):
+            self._system.rm_file(f"{self._state}/{name}")
+
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """A copy for as long as the block runs."""
+        copy = self._drafts / f"copy-{name}"
+        with self._reaching():
+            self._system.get_file(f"{self._state}/{name}", str(copy))
+        try:
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
+
+    def deliver(self, name: str | None, rejects: str | None) -> None:
+        """Copy within the store, then remove the parts."""
+        with self._reaching():
+            if rejects is not None:
+                self._system.copy(f"{self._state}/{rejects}", self._path_of_rejects())
+                self._system.rm_file(f"{self._state}/{rejects}")
+            elif self._system.exists(self._path_of_rejects()):
+                self._system.rm_file(self._path_of_rejects())
+            if name is not None:
+                self._system.copy(f"{self._state}/{name}", self._final)
+        if not self.folder:
+            self.clear()
+
+    def rejects(self) -> str:
+        """A URL."""
+        return f"{self.target.rstrip('/')}.rejects.jsonl"
+
+    def _path_of_rejects(self) -> str:
+        return f"{self._final}.rejects.jsonl"
+
+    def abandon(self) -> None:
+        """Remove what was uploaded."""
+        with contextlib.suppress(Exception):
+            self._system.rm(self._state, recursive=True)
+
+    def close(self) -> None:
+        """Remove the drafts."""
+        shutil.rmtree(self._drafts, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except MlserveError:
+            raise
+        except Exception as error:  # each file system has its own
+            raise DataError(
+                f"'{self.target}' cannot be reached: {first_line(error)}.",
+                hint="the parts that are whole stay; the same command with --resume goes on",
+            ) from error
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,124 @@
+"""How a package is run over many rows: a thread a core, each with batches of its own."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from mlserve_cli.package.package import Package
+from mlserve_cli.runtime import golden, hardware, measuring, sizing
+from mlserve_cli.runtime.engines import Engine, EngineOptions
+from mlserve_cli.runtime.hardware import Hardware
+from mlserve_cli.runtime.sizing import Sizing
+from mlserve_cli.runtime.tensors import rows
+
+USUAL_BATCH = 64
+"""Where nobody measured: a job that is over sooner than a measurement."""
+
+WORTH_MEASURING_BYTES = 4 << 20
+"""Of input; less is read and answered in a second or two."""
+
+LARGEST_BATCH = 1024
+"""On a CPU: tables of a few columns gain up to here, and nobody waits for a single row."""
+
+BUDGET_S = 0.5
+
+BLOCK_ROWS = 4096
+"""Rows that are read and prepared at once, where their tensors are small."""
+
+BLOCK_BYTES = 8 << 20
+"""Of a block's tensors, where its rows are large."""
+
+PART_ROWS = 65_536
+"""Rows of a part of the output: what a job that is killed has to do again."""
+
+PART_ROWS_OF_LARGE = 4096
+"""The same where a row is a picture or the like, and takes milliseconds."""
+
+LARGE_ROW_BYTES = 64 << 10
+
+
+def choose(package: Package, *, threads: int, batch: int | None, input_bytes: int) -> Sizing:
+    """Threads, instances and batch. `threads` of one run, 0 for the best; `batch` if it is given.
+
+    Throughput is all that counts here, so on a CPU every core runs batches of its own on a shared
+    copy of the weights. Raises `EngineError`.
+    """
+    manifest = package.manifest
+    found = hardware.detect()
+    if found.gpus and not threads:
+        measured = sizing.measure(package.path, manifest, found, budget_s=BUDGET_S)
+        if measured.device != "cpu":
+            return measured if batch is None else _with(measured, batch)
+    count = threads or 1
+    instances = max(1, found.physical_cores // count)
+    chosen = Sizing(threads=count, instances=instances, max_batch=batch or USUAL_BATCH)
+    only = manifest.fixed_batch or manifest.batch.max_batch
+    if only:
+        return _with(chosen, only)
+    if batch is None and input_bytes >= WORTH_MEASURING_BYTES:
+        return _with(chosen, _measured(package, found, count))
+    return chosen
+
+
+def _with(chosen: Sizing, batch: int) -> Sizing:
+    return msgspec.structs.replace(chosen, max_batch=batch)
+
+
+def _measured(package: Package, found: Hardware, threads: int) -> int:
+    """The batch that brings the most rows a second, by the measurement that `up` makes."""
+    manifest = package.manifest
+    sample = golden.read(package.serve)
+    engine = package.engine(EngineOptions(threads=threads))
+    try:
+        timed = measuring.growing(
+            engine, manifest, sample.inputs, budget_s=BUDGET_S, largest=LARGEST_BATCH
+        )
+    finally:
+        engine.close()
+    fastest = max(each.rows / each.seconds for each in timed)
+    enough = next(
+        each.rows for each in timed if each.rows / each.seconds * measuring.WORTH >= fastest
+    )
+    room = found.memory_bytes * sizing.MEMORY_SHARE / max(1, found.physical_cores)
+    return max(1, min(enough, int(room / max(1, row_bytes(package))) or 1))
+
+
+def row_bytes(package: Package) -> int:
+    """Of the inputs and outputs of a row."""
+    sample = golden.read(package.serve)
+    tensors = (*sample.inputs.values(), *sample.outputs.values())
+    total = sum(array.size * 64 if array.dtype.kind == "O" else array.nbytes for array in tensors)
+    return int(np.ceil(total / max(1, rows(sample.inputs))))
+
+
+def block_rows(batch: int, bytes_a_row: int) -> int:
+    """A multiple of the batch of about `BLOCK_ROWS` rows, or `BLOCK_BYTES`."""
+    wanted = min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_a_row))
+    return batch * max(1, wanted // batch)
+
+
+def part_rows(bytes_a_row: int) -> int:
+    """How many rows a part has where nobody says."""
+    return PART_ROWS_OF_LARGE if bytes_a_row > LARGE_ROW_BYTES else PART_ROWS
+
+
+def load(package: Package, chosen: Sizing) -> tuple[list[Engine], int]:
+    """(engines, runs that each takes at the same time). Raises `EngineError`.
+
+    One of a single thread is shared by all instances; of more, each has its own.
+    """
+    gpus = len(hardware.detect().gpus) if chosen.device != "cpu" else 1
+    copies = 1 if chosen.threads == 1 else chosen.instances
+    if chosen.device != "cpu":
+        copies = max(1, min(chosen.instances, gpus))
+    engines: list[Engine] = []
+    try:
+        for instance in range(copies):
+            engine = package.engine(chosen.options(instance, gpus))
+            engines.append(engine)
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    return engines, max(1, chosen.instances // copies)
