@@ -49,7 +49,9 @@ class Location:
         except Exception as error:  # each file system has its own
             raise unreadable(self.name, error) from error
         if self.name.lower().endswith(".gz"):
-            return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+            compressed = gzip.GzipFile(fileobj=file)
+            compressed.myfileobj = file  # which it then closes as well
+            return compressed  # type: ignore[return-value]
         opened: BinaryIO = file
         return opened
 

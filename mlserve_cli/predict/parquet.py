@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 1 << 20
 """Of each column's chunk: without it pyarrow reads a whole row group into memory at once."""
 
-BLOCKS_AT_ONCE = 4
-"""What one call decodes: each call costs some microseconds a column."""
-
 MOST_FOOTERS = 200
 """Files of which the number of rows is looked up before the first is read."""
 
@@ -73,7 +70,7 @@ class ParquetReader:
                 continue
             end = row + size
             for large in opened.iter_batches(
-                batch_size=block * BLOCKS_AT_ONCE,
+                batch_size=block,
                 row_groups=[group],
                 columns=columns.names,
                 use_threads=False,  # whoever reads has a core; more would be taken from others

@@ -37,7 +37,7 @@ class Place(Protocol):
         ...
 
     def clear(self) -> None:
-        """Take away the unfinished job, and a result that is to be replaced."""
+        """Take away an unfinished job, and a folder's parts that are to be replaced."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -123,7 +123,9 @@ class LocalPlace:
     def is_taken(self) -> bool:
         """Whether the file is there, or the folder with anything in it."""
         if self.folder:
-            return self._final.exists() and (not self._final.is_dir() or any(self._final.iterdir()))
+            return self._final.exists() and (
+                not self._final.is_dir() or any(map(_is_whole, self._final.iterdir()))
+            )
         return self._final.exists()
 
     def begin(self) -> None:
@@ -157,10 +159,11 @@ class LocalPlace:
 
     def clear(self) -> None:
         """Remove the parts; a file that is replaced stays until the new one is whole."""
+        # The manifest goes first: parts without it are no job that could go on.
+        self.remove(MANIFEST)
         with writing(self.target):
-            # The manifest goes first: parts without it are no job that could go on.
-            self.remove(MANIFEST)
-            shutil.rmtree(self._state, ignore_errors=True)
+            for file in self._state.iterdir():
+                file.unlink()
 
     def read(self, name: str) -> bytes | None:
         """The content of a file beside the parts."""
@@ -207,6 +210,7 @@ class LocalPlace:
                 (self._state / name).replace(self._final)
         if not self.folder:
             self.clear()
+            self._state.rmdir()
 
     def rejects(self) -> str:
         """A path."""
@@ -214,11 +218,10 @@ class LocalPlace:
 
     def abandon(self) -> None:
         """Remove the parts, and their folder unless it was there before."""
-        if self._made or not self.folder:
-            shutil.rmtree(self._state, ignore_errors=True)
-            return
-        for file in self._state.iterdir():
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, DataError):
+            self.clear()
+            if self._made or not self.folder:
+                self._state.rmdir()
 
     def close(self) -> None:
         """Let the lock go."""
@@ -342,6 +345,11 @@ class RemotePlace:
                 f"'{self.target}' cannot be reached: {first_line(error)}.",
                 hint="the parts that are whole stay; the same command with --resume goes on",
             ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it is more than a draft that somebody who was killed left."""
+    return not (path.name.startswith("_") and path.name.endswith(TEMPORARY))
 
 
 def _flush(path: Path) -> None:

@@ -63,6 +63,7 @@ class Run:
         wanted = self._wanted(chosen, before)
         if before is None:
             self._place.begin()
+            self._place.clear()
             self._job = wanted
         else:
             job.check_same(before, wanted, self._place.target)
@@ -98,15 +99,11 @@ class Run:
                     raise DataError(
                         f"'{target}' exists already.", hint="choose another name, or add --force"
                     )
-            self._place.clear()
             return None
         if choices.resume:
             self._place.begin()
             return job.read(text, target)
         if choices.overwrite:
-            self._place.begin()
-            self._place.clear()
-            self._place.close()
             return None
         before = job.read(text, target)
         if before.done:
@@ -155,8 +152,9 @@ class Run:
                         f"{getattr(before, name)}, and now it is {given}.",
                         hint="leave it out, or begin again with --force",
                     )
+        part = choices.part or sizing.part_rows(bytes_a_row)
         # Through a pipe, rows may come slowly: none of them waits for more than a batch.
-        block = batch if self._inputs.piped else sizing.block_rows(batch, bytes_a_row)
+        block = batch if self._inputs.piped else sizing.block_rows(batch, bytes_a_row, part)
         return Job(
             package=manifest.digest,
             model=manifest.name,
@@ -168,7 +166,7 @@ class Run:
             keep=choices.keep,
             batch=batch,
             block=before.block if before else block,
-            part=before.part if before else choices.part or sizing.part_rows(bytes_a_row),
+            part=before.part if before else part,
             threads=before.threads if before else chosen.threads,
         )
 

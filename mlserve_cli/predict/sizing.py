@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import numpy as np
 
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime import golden, hardware, measuring, sizing
 from mlserve_cli.runtime.engines import Engine, EngineOptions
-from mlserve_cli.runtime.hardware import Hardware
 from mlserve_cli.runtime.sizing import Sizing
 from mlserve_cli.runtime.tensors import rows
 
@@ -18,10 +19,17 @@ USUAL_BATCH = 64
 WORTH_MEASURING_BYTES = 4 << 20
 """Of input; less is read and answered in a second or two."""
 
-LARGEST_BATCH = 1024
-"""On a CPU: tables of a few columns gain up to here, and nobody waits for a single row."""
+SIZES = (1, 4, 16, 64, 256, 1024)
+"""Batches that are measured: tables gain from large ones, and nobody waits for a single row here."""
+
+BATCH_BYTES = 32 << 20
+"""Of a batch's inputs and outputs; a model's inner tensors are often some times as large."""
+
+LONGEST_BATCH_S = 0.25
+"""A model that takes longer for a batch gains nothing from larger ones."""
 
 BUDGET_S = 0.5
+"""For the measurement of all sizes."""
 
 BLOCK_ROWS = 4096
 """Rows that are read and prepared at once, where their tensors are small."""
@@ -57,7 +65,7 @@ def choose(package: Package, *, threads: int, batch: int | None, input_bytes: in
     if only:
         return _with(chosen, only)
     if batch is None and input_bytes >= WORTH_MEASURING_BYTES:
-        return _with(chosen, _measured(package, found, count))
+        return _with(chosen, _measured(package, count))
     return chosen
 
 
@@ -65,23 +73,33 @@ def _with(chosen: Sizing, batch: int) -> Sizing:
     return msgspec.structs.replace(chosen, max_batch=batch)
 
 
-def _measured(package: Package, found: Hardware, threads: int) -> int:
-    """The batch that brings the most rows a second, by the measurement that `up` makes."""
+def _measured(package: Package, threads: int) -> int:
+    """The largest batch that brings as many rows a second as any: the larger, the less each costs
+    beside the model's own work. Raises `EngineError`."""
     manifest = package.manifest
     sample = golden.read(package.serve)
+    room = max(1, BATCH_BYTES // row_bytes(package))
+    speeds: dict[int, float] = {}
     engine = package.engine(EngineOptions(threads=threads))
     try:
-        timed = measuring.growing(
-            engine, manifest, sample.inputs, budget_s=BUDGET_S, largest=LARGEST_BATCH
-        )
+        for size in SIZES:
+            if size > room and speeds:
+                break
+            tensors = measuring.tiled(sample.inputs, size)
+            measuring.run_golden(engine, manifest, tensors)  # a first visit is slower
+            times: list[float] = []
+            began = time.perf_counter()
+            while not times or time.perf_counter() - began < BUDGET_S / len(SIZES):
+                before = time.perf_counter()
+                engine.run(tensors)
+                times.append(time.perf_counter() - before)
+            speeds[size] = size / float(np.median(times))
+            if size / speeds[size] > LONGEST_BATCH_S:
+                break
     finally:
         engine.close()
-    fastest = max(each.rows / each.seconds for each in timed)
-    enough = next(
-        each.rows for each in timed if each.rows / each.seconds * measuring.WORTH >= fastest
-    )
-    room = found.memory_bytes * sizing.MEMORY_SHARE / max(1, found.physical_cores)
-    return max(1, min(enough, int(room / max(1, row_bytes(package))) or 1))
+    fastest = max(speeds.values())
+    return max(size for size, speed in speeds.items() if speed * measuring.WORTH >= fastest)
 
 
 def row_bytes(package: Package) -> int:
@@ -92,9 +110,12 @@ def row_bytes(package: Package) -> int:
     return int(np.ceil(total / max(1, rows(sample.inputs))))
 
 
-def block_rows(batch: int, bytes_a_row: int) -> int:
-    """A multiple of the batch of about `BLOCK_ROWS` rows, or `BLOCK_BYTES`."""
-    wanted = min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_a_row))
+def block_rows(batch: int, bytes_a_row: int, part: int = PART_ROWS) -> int:
+    """A multiple of the batch of about `BLOCK_ROWS` rows, or `BLOCK_BYTES`.
+
+    Parts end where blocks do: with eight or more of them a part is hardly longer than was asked.
+    """
+    wanted = min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_a_row), part // 8)
     return batch * max(1, wanted // batch)
 
 
