@@ -20,10 +20,13 @@ READERS: Mapping[str, str] = {
     ".json": "mlserve_cli.data.json_list:read",
     ".jsonl": "mlserve_cli.data.jsonl:read",
     ".ndjson": "mlserve_cli.data.jsonl:read",
+    ".parquet": "mlserve_cli.data.arrow:read",
+    ".arrow": "mlserve_cli.data.arrow:read",
+    ".feather": "mlserve_cli.data.arrow:read",
 }
 """Suffix → `module:function` from (Source, Reading) to an iterator of batches."""
 
-WHAT = ".npz, .csv, .json, .jsonl, a folder of pictures, or file.py:function"
+WHAT = ".npz, .csv, .json, .jsonl, .parquet, a folder of pictures, or file.py:function"
 
 
 def read(

@@ -20,7 +20,7 @@ WORTH_MEASURING_BYTES = 4 << 20
 """Of input; less is read and answered in a second or two."""
 
 SIZES = (1, 4, 16, 64, 256, 1024)
-"""Batches that are measured: tables gain from large ones, and nobody waits for a single row here."""
+"""Batches that are measured: tables gain from large ones, and nobody waits for a single row."""
 
 BATCH_BYTES = 32 << 20
 """Of a batch's inputs and outputs; a model's inner tensors are often some times as large."""

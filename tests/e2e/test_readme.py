@@ -36,6 +36,7 @@ PAGES = [
     "docs/export.md",
     "docs/package.md",
     "docs/serving.md",
+    "docs/batch.md",
     "docs/batching.md",
     "docs/benchmarking.md",
     "docs/operating.md",
