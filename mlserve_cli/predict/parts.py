@@ -137,7 +137,9 @@ class ArrowPart:
             import pyarrow.parquet as pq
 
             rows = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
-            with pq.ParquetWriter(self._file, self._schema) as writer:
+            with pq.ParquetWriter(
+                self._file, self._schema, use_dictionary=_repeated(self._schema)
+            ) as writer:
                 writer.write_table(rows, row_group_size=max(1, rows.num_rows))
         elif self._writer is not None:
             self._writer.close()
@@ -182,7 +184,7 @@ def _assemble_arrow(format: str, parts: Iterable[Path], file: BinaryIO, schema: 
     import pyarrow.parquet as pq
 
     if format == "parquet":
-        with pq.ParquetWriter(file, schema) as writer:
+        with pq.ParquetWriter(file, schema, use_dictionary=_repeated(schema)) as writer:
             for path in parts:
                 rows = pq.read_table(path)
                 writer.write_table(rows, row_group_size=max(1, rows.num_rows))
@@ -229,6 +231,21 @@ def _whole(parts: list[Path], name: str) -> tuple[tuple[int, ...], np.dtype[Any]
         dtypes.add(array.dtype)
         count += len(array) if array.ndim else 0
     return (count, *shape[1:]) if shape else (), np.result_type(*dtypes)
+
+
+def _repeated(schema: Any) -> list[str]:
+    """Columns whose values come again and again, such as labels; scores hardly ever do."""
+    import pyarrow as pa
+
+    return [field.name for field in schema if not pa.types.is_floating(_leaf(field.type))]
+
+
+def _leaf(kind: Any) -> Any:
+    import pyarrow as pa
+
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _decoded(columns: str) -> Any:
