@@ -158,3 +158,59 @@ def test_the_answers_and_a_document_cannot_share_stdout(package, held_out):
     done = mlserve("predict", str(package.path), "-i", str(held_out), "-o", "-", "--json")
     assert done.returncode == 2
     assert b"--json" in done.stderr
+
+
+def test_bad_rows_end_in_a_file_a_sentence_and_status_1(package, held_out, tmp_path):
+    lines = held_out.read_text().splitlines()
+    lines[7] = lines[7].replace(".", "x", 1)
+    held_out.write_text("\n".join(lines))
+    out = tmp_path / "answers.csv"
+    arguments = ["predict", str(package.path), "-i", str(held_out), "--json", "--keep", "id,label"]
+    done = mlserve(*arguments, "-o", str(out))
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["rejected"], report["parts"]) == (88, 1, 1)
+    assert b"error: 1 of 89 rows were rejected; the others are answered." in done.stderr
+    assert f"hint: '{report['rejects']}' has the reasons".encode() in done.stderr
+    (reject,) = map(json.loads, (tmp_path / "answers.csv.rejects.jsonl").read_text().splitlines())
+    assert (reject["file"], reject["row"]) == (str(held_out), 7)
+    answers = list(csv.DictReader(out.read_text().splitlines()))
+    assert [int(answer["id"]) for answer in answers] == [n for n in range(89) if n != 6]
+    assert {"id", "input_label", "label", "score"} == set(answers[0])
+    strict = mlserve(*arguments, "-o", str(tmp_path / "strict.csv"), "--strict")
+    assert strict.returncode == 1
+    assert b"row 7 of" in strict.stderr
+    assert not (tmp_path / "strict.csv").exists()
+
+
+def test_bad_rows_of_a_pipe_are_told_on_stderr(package, held_out):
+    lines = held_out.read_text().splitlines()
+    lines[7] = lines[7].replace(".", "x", 1)
+    done = mlserve(
+        "predict", str(package.path), "-i", "-", "-o", "-", "--format", "csv",
+        input="\n".join(lines).encode(),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stdout.decode().splitlines()) == 89
+    assert b"rejected: row 7 of 'stdin': column '" in done.stderr
+
+
+def test_a_row_is_answered_before_the_next_one_comes(package, held_out):
+    header, first, second, *_ = held_out.read_text().splitlines()
+    with subprocess.Popen(
+        [
+            sys.executable, "-c", "from mlserve_cli.cli.main import run; run()",
+            "predict", str(package.path), "-i", "-", "-o", "-", "--format", "csv", "--batch", "1",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        process.stdin.write(f"{header}\n{first}\n".encode())
+        process.stdin.flush()
+        assert process.stdout.readline() == b"label,score\n"
+        assert process.stdout.readline().startswith(b"class_")
+        process.stdin.write(f"{second}\n".encode())
+        process.stdin.close()
+        assert process.stdout.readline().startswith(b"class_")
+        assert process.wait(60) == 0
