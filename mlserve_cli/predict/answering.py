@@ -69,12 +69,12 @@ def answering(
 def _answer(block: Block, reader: Reader, runner: Runner, made: Answers) -> Done:
     prepared = reader.prepare(block)
     answered = runner.run(prepared.groups)
-    rejects = list(prepared.rejects)
-    for reject in answered.rejects:
-        where = None
-        if "file" in prepared.kept and isinstance(block.content, tuple):
-            where = getattr(block.content[prepared.rows[reject.row]], "name", None)
-        rejects.append(Reject(prepared.rows[reject.row], reject.reason, where))
+    rejects = [
+        *prepared.rejects,
+        *(Reject(prepared.rows[each.row], each.reason) for each in answered.rejects),
+    ]
+    if prepared.names:
+        rejects = [Reject(each.row, each.reason, prepared.names[each.row]) for each in rejects]
     rejects.sort(key=lambda reject: reject.row)
     if not answered.places:
         return Done(block, None, 0, rejects)

@@ -43,13 +43,15 @@ class Prepared:
     """A block as the model takes it.
 
     groups: runs of rows that may share a batch, in order. rows: for each row of the groups, its
-    place in the block. kept: columns for the output, a value a row of the groups.
+    place in the block. kept: columns for the output, a value a row of the groups. names: of the
+    files, for each row of the block, where each is one.
     """
 
     groups: list[Tensors] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,8 @@ class DocumentReader:
         prepared = rows.prepare(
             list(values.values()), plan.processor, plan.manifest, places=list(values)
         )
-        prepared.rejects = [
-            Reject(reject.row, reject.reason, block.content[reject.row].name)
-            for reject in (*prepared.rejects, *unread)
-        ]
+        prepared.rejects += unread
+        prepared.names = [file.name for file in block.content]
         prepared.kept = {"file": [block.content[row].label for row in prepared.rows]}
         return prepared
 

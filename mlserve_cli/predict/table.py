@@ -162,6 +162,8 @@ class Columns:
         self, batch: pa.RecordBatch, spec: TensorSpec, columns: Sequence[tuple[str, Column | None]]
     ) -> Array | None:
         """A matrix whose columns all have its own type and no holes: by Arrow, in one call."""
+        if any(column is not None and column.type == "integer" for _, column in columns):
+            return None  # its floats have to be looked at
         wanted = self._pa.from_numpy_dtype(spec.dtype)
         names = [name for name, _ in columns]
         if batch.schema.names != names:
@@ -170,7 +172,10 @@ class Columns:
             return None
         if any(column.null_count for column in batch.columns):
             return None
-        whole: Array = batch.to_tensor(row_major=True).to_numpy()
+        try:
+            whole: Array = batch.to_tensor(row_major=True).to_numpy()
+        except self._pa.ArrowException:  # truth values are bits there
+            return None
         return whole
 
     def _nested(self, column: pa.Array, spec: TensorSpec) -> Array:
@@ -227,9 +232,6 @@ def _fill(out: Array, column: pa.Array, declared: Column | None, pa: Any) -> Non
     if pa.types.is_null(column.type) or pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     array = column.to_numpy(zero_copy_only=False)
-    if array.dtype == out.dtype:
-        out[:] = array
-        return
     if array.dtype.kind == "O":  # truth values with nulls
         raise _Unusual
     kind = out.dtype.kind
@@ -237,6 +239,9 @@ def _fill(out: Array, column: pa.Array, declared: Column | None, pa: Any) -> Non
         known = array[~np.isnan(array)] if declared.nullable else array
         if not np.all(known == np.floor(known)) or not np.all(np.isfinite(known)):
             raise _Unusual
+    if array.dtype == out.dtype:
+        out[:] = array
+        return
     if kind == "b":
         raise _Unusual
     if kind in "iu" and len(array):

@@ -135,9 +135,10 @@ def test_missing_numbers_are_nan_defaults_or_rejects_as_the_package_says(answer,
     ]
 
 
-def test_fractions_where_whole_numbers_belong_are_rejected(answer, iris):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fractions_where_whole_numbers_belong_are_rejected(answer, iris, dtype):
     columns = columns_of(np.rint(iris[0][:5]))
-    columns["sl"] = np.array([1, 2.5, 3, 4, 5.5])
+    columns["sl"] = np.array([1, 2.5, 3, 4, 5.5], dtype)
     found, rejects = answer(columns, table(kind="integer"))
     assert len(found) == 3
     assert [each["row"] for each in rejects] == [2, 5]
