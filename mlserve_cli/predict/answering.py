@@ -41,6 +41,7 @@ def answering(
     made: Answers,
     chosen: Sizing,
     batch: int,
+    block: int,
     begin: Position,
     *,
     patient: bool,
@@ -56,7 +57,10 @@ def answering(
         # One more than the engines: it reads while they compute.
         workers = chosen.instances + 1
         conveyor = Conveyor(
-            work, workers=workers, ahead=2 * workers, leave_s=LEAVE_S if patient else 0.2
+            work,
+            workers=workers,
+            ahead=max(2 * workers, sizing.blocks_ahead(block, sizing.row_bytes(package))),
+            leave_s=LEAVE_S if patient else 0.2,
         )
         with contextlib.closing(conveyor.run(reader.blocks(begin))) as done:
             yield done

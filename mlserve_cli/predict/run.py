@@ -212,6 +212,7 @@ class Run:
                 made,
                 chosen,
                 self._job.batch,
+                self._job.block,
                 self._job.next,
                 patient=not self._inputs.piped,
             ) as done:

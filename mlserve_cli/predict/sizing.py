@@ -37,6 +37,10 @@ BLOCK_ROWS = 4096
 BLOCK_BYTES = 8 << 20
 """Of a block's tensors, where its rows are large."""
 
+AHEAD_BYTES = 64 << 20
+"""Of the tensors of blocks that wait for the writer: while a part reaches the disk, which takes a
+tenth of a second on a busy one, the others go on."""
+
 PART_ROWS = 65_536
 """Rows of a part of the output: what a job that is killed has to do again."""
 
@@ -117,6 +121,11 @@ def block_rows(batch: int, bytes_a_row: int, part: int = PART_ROWS) -> int:
     """
     wanted = min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_a_row), part // 8)
     return batch * max(1, wanted // batch)
+
+
+def blocks_ahead(block: int, bytes_a_row: int) -> int:
+    """Blocks between the reader and the writer."""
+    return min(64, AHEAD_BYTES // max(1, block * bytes_a_row))
 
 
 def part_rows(bytes_a_row: int) -> int:

@@ -53,7 +53,7 @@ def to_stdout(
         with open(sys.stdout.fileno(), "wb", closefd=False) as pipe:
             writer = parts.part(format, pipe, None)
             with answering(
-                package, reader, made, chosen, batch, Position(), patient=not found.piped
+                package, reader, made, chosen, batch, block, Position(), patient=not found.piped
             ) as done:
                 progress.stage("predicting", reader.total())
                 for item in done:
