@@ -31,7 +31,7 @@ import numpy as np
 from mlserve_cli.package.package import Package
 from mlserve_cli.predict import sizing as sizes
 
-BARE_S = 5.0
+BARE_S = 10.0
 
 
 def make_package(folder: Path, columns: int) -> Package:
