@@ -44,6 +44,8 @@ def test_doctor_reports_as_one_json_document():
         "openvino",
         "nncf",
         "neural-compressor",
+        "batch",
+        "s3",
         "grpc",
         "otel",
     }
