@@ -1,25 +1,17 @@
-"""Which channels go, and taking them out: a thin adapter over Torch-Pruning's dependency graph.
+"""Which channels can go, and taking them out: a thin adapter over Torch-Pruning's dependency graph.
 
 The unit is a *group*: all layers whose channels must go together, because their results are added,
-normalized or read by the next layer (Fang et al., "DepGraph", 2023). A channel's importance is
-the L2 norm of everything in the group that belongs to it. Every group loses the same share: ranked
-over the whole network instead, magnitudes of different layers would be compared, and early layers,
-which cost the most time, would be the last to shrink.
+normalized or read by the next layer (Fang et al., "DepGraph", 2023).
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlserve_cli.errors import StepError, first_line
-from mlserve_cli.prune import masks
-from mlserve_cli.training import history
+from mlserve_cli.prune import importance, masks, tracing
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +19,13 @@ if TYPE_CHECKING:
 MULTIPLE = 8
 """Channels that stay are a multiple of this: float32 vectors of AVX2 hold 8, and a ragged rest
 costs as much as a whole vector."""
+
+WIDE, WIDE_MULTIPLE = 256, 32
+"""Groups of linear layers alone from this width on keep multiples of 32: matrix kernels work on
+panels of 16 to 64 columns, and feed-forward layers are wide enough to lose nothing by it."""
+
+UNTOLD = "its channels cannot be told apart in what reads them"
+STREAM = "attention reads or adds to it, and its heads are taken out instead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,114 +38,117 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """The smaller network; what changed, for the history; groups that were left, and why."""
+class Group:
+    """A group that may be cut, named by one layer that makes its channels.
 
-    module: torch.nn.Module
-    layers: history.Sizes
-    cuts: tuple[Cut, ...]
-    left: dict[str, str]
-
-
-def prune(module: torch.nn.Module, example: tuple[torch.Tensor, ...], *, ratio: float) -> Pruned:
-    """Take the least important `ratio` of the channels out of every group that allows it.
-
-    `module` stays as it is. The layers that make the network's outputs are never cut. Raises
-    `StepError` when the network cannot be traced or nothing in it can be pruned.
+    scores: the importance of each channel, by mean 1. together: grouped convolutions lose the same
+    places in each of so many equal parts. multiple: what stays is one of it.
     """
-    before = history.sizes(module)
-    cuts, left = _plan(module, example, ratio)
-    if cuts and _fits(module, example, cuts) is None:
-        # Something reads channels in a way that the graph gets wrong, a view with a fixed size
-        # for one. Find the groups that can go, one after the other.
-        kept: list[Cut] = []
-        for cut in cuts:
-            if _fits(module, example, [*kept, cut]) is None:
-                left[cut.layer] = "its channels cannot be told apart in what reads them"
-            else:
-                kept.append(cut)
-        cuts = kept
-    if not cuts:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
-        raise StepError(
-            f"nothing can be pruned at ratio {ratio:g}"
-            + (f" ({reasons})." if reasons else ": no layer has inner channels."),
-            hint=f"channels stay in multiples of {MULTIPLE}; a larger --ratio may find some",
-        )
-    smaller = _fits(module, example, cuts)
-    if smaller is None:
-        raise StepError("the pruned network does not run.")
-    return Pruned(smaller, history.changes(before, history.sizes(smaller)), tuple(cuts), left)
+
+    layer: str
+    channels: int
+    together: int
+    multiple: int
+    scores: tuple[float, ...]
+
+    def kept(self, ratio: float, *, of: int | None = None) -> int:
+        """How many of `of` channels (by default all) stay, never more than there are."""
+        whole = of or self.channels
+        stay = kept(whole, ratio, together=self.together, multiple=self.multiple)
+        return min(self.channels, stay)
+
+    def cut(self, stay: int) -> Cut:
+        """Take out all but the `stay` most important ones."""
+        size = self.channels // self.together
+        by_place = [sum(self.scores[place::size]) for place in range(size)]
+        order = sorted(range(size), key=lambda place: (by_place[place], place))
+        places = order[: (self.channels - stay) // self.together]
+        chosen = [place + part * size for part in range(self.together) for place in places]
+        return Cut(self.layer, self.channels, tuple(sorted(chosen)))
 
 
-def kept(channels: int, ratio: float, *, together: int = 1) -> int:
+def kept(channels: int, ratio: float, *, together: int = 1, multiple: int = MULTIPLE) -> int:
     """How many of `channels` stay: the nearest multiple of 8, at least 8, never more than now.
 
     `together` groups of a grouped convolution keep the same number each, so the result is a
     multiple of it too.
     """
-    step = math.lcm(MULTIPLE, together)
+    step = math.lcm(multiple, together)
     nearest = math.floor(channels * (1 - ratio) / step + 0.5) * step
     return min(channels, max(step, nearest))
 
 
-def _plan(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...], ratio: float
-) -> tuple[list[Cut], dict[str, str]]:
-    """The cuts for every group, and the groups that are left with the reason."""
-    import torch
+def survey(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    *,
+    ranked_by: str = "l2",
+    gradients: importance.Gradients | None = None,
+    attention: Collection[str] = (),
+) -> tuple[list[Group], dict[str, str]]:
+    """The groups that can be cut, and the layers whose groups cannot, with the reason.
 
-    module = _copy(module)
+    The layers that make the network's outputs are neither: they stay as they are.
+    attention: names of layers that belong to attention modules. Raises `StepError` when the
+    network cannot be traced.
+    """
+    module = tracing.duplicate(module)
     names = {layer: name for name, layer in module.named_modules()}
-    cuts: list[Cut] = []
+    if gradients is not None:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+        gradients(module)
+    score = importance.of_group(ranked_by)
+    groups: list[Group] = []
     left: dict[str, str] = {}
-    with _tracing(module, example) as (graph, importance):
+    with tracing.graph(module, example) as graph:
         for group in graph.get_all_groups(root_module_types=_roots()):
             root = group[0].dep.target.module
             name, channels = names[root], graph.get_out_channels(root)
             if _makes_output(graph, group):
                 continue
-            together = _together(graph, group)
-            stay = kept(channels, ratio, together=together)
-            if stay >= channels:
+            if attention and _is_stream(group, names, attention):
+                if name not in attention:
+                    left[name] = STREAM
+                continue
+            together, multiple = _together(graph, group), _multiple(group, names, channels)
+            if math.lcm(together, multiple) >= channels:
                 left[name] = f"{channels} channels"
                 continue
             try:
-                score = importance(group)
+                scores = score(group)
             except (IndexError, RuntimeError):  # the graph has channels that a layer does not have
-                score = None
-            if score is None or len(score) != channels:
-                left[name] = "its channels cannot be told apart in what reads them"
+                scores = None
+            if scores is None or len(scores) != channels:
+                left[name] = UNTOLD
                 continue
-            # A grouped convolution loses the same places in each of its groups.
-            by_place = score.view(together, -1).mean(0)
-            places = torch.argsort(by_place, stable=True)[: (channels - stay) // together]
-            size = channels // together
-            chosen = [int(place) + start * size for start in range(together) for place in places]
-            cuts.append(Cut(name, channels, tuple(sorted(chosen))))
-    return cuts, left
+            found = tuple(float(each) for each in scores)
+            groups.append(Group(name, channels, together, multiple, found))
+    return groups, left
 
 
-def _fits(
+def take_out(
     module: torch.nn.Module,
     example: tuple[torch.Tensor, ...],
-    cuts: list[Cut],
+    cuts: Sequence[Cut],
+    *,
+    check: bool = True,
 ) -> torch.nn.Module | None:
     """A copy without those channels; None when it does not run, or the wrong ones went.
 
     Taking channels out must be the same as setting them to nothing. The dependency graph is not
     always right (a concatenation that is flattened, for one), and fine-tuning would hide it.
+    check: compare with the silenced network; what was compared once need not be again.
     """
-    smaller, masked = _copy(module), _copy(module)
+    smaller = tracing.duplicate(module)
+    masked = tracing.duplicate(module) if check else None
     frozen = {name for name, each in module.named_parameters() if not each.requires_grad}
     layers = dict(smaller.named_modules())
     try:
-        with _tracing(smaller, example) as (graph, _):
-            comparable = True
-            for cut in cuts:
-                comparable &= masks.blank(
-                    graph, _group(graph, layers[cut.layer], cut), smaller, masked
-                )
+        with tracing.graph(smaller, example) as graph:
+            if masked is not None:
+                for cut in cuts:
+                    _silence(graph, layers, cut, smaller, masked)
             for cut in cuts:
                 group = _group(graph, layers[cut.layer], cut)
                 if not graph.check_pruning_group(group):
@@ -155,39 +157,63 @@ def _fits(
         _tie(module, smaller)
         for name, parameter in smaller.named_parameters():
             parameter.requires_grad_(name not in frozen)
-        found, expected = answers(smaller, example), answers(masked, example)
+        found = tracing.answers(smaller, example)
+        expected = found if masked is None else tracing.answers(masked, example)
     except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, AssertionError):
         return None
-    if [each.shape for each in found] != [each.shape for each in expected]:
-        return None
-    alike = not comparable or masks.alike(expected, found)
-    return smaller if alike else None
+    return smaller if masks.alike(expected, found) else None
+
+
+def that_go(
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], cuts: Sequence[Cut]
+) -> tuple[torch.nn.Module | None, list[Cut], dict[str, str]]:
+    """The network without the channels that really go; those cuts; layers that are left, and why.
+
+    The module is None where no cut is left.
+    """
+    smaller = take_out(module, example, cuts) if cuts else None
+    if smaller is not None or not cuts:
+        return smaller, list(cuts), {}
+    # Something reads channels in a way that the graph gets wrong, a view with a fixed size for
+    # one. Find the groups that can go, one after the other.
+    good: list[Cut] = []
+    left: dict[str, str] = {}
+    for cut in cuts:
+        without = take_out(module, example, [*good, cut])
+        if without is None:
+            left[cut.layer] = UNTOLD
+        else:
+            smaller = without
+            good.append(cut)
+    return smaller, good, left
+
+
+def silenced(
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], cuts: Iterable[Cut]
+) -> Iterator[torch.nn.Module]:
+    """For each cut alone a copy in which those channels are nothing."""
+    traced = tracing.duplicate(module)
+    layers = dict(traced.named_modules())
+    with tracing.graph(traced, example) as graph:
+        for cut in cuts:
+            masked = tracing.duplicate(module)
+            _silence(graph, layers, cut, traced, masked)
+            yield masked
+
+
+def _silence(
+    graph: Any,
+    layers: Mapping[str, Any],
+    cut: Cut,
+    traced: torch.nn.Module,
+    masked: torch.nn.Module,
+) -> None:
+    masks.blank(graph, _group(graph, layers[cut.layer], cut), traced, masked)
 
 
 def _group(graph: Any, layer: Any, cut: Cut) -> Any:
     function = graph.get_pruner_of_module(layer).prune_out_channels
     return graph.get_pruning_group(layer, function, list(cut.channels))
-
-
-@contextmanager
-def _tracing(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...]
-) -> Iterator[tuple[Any, Any]]:
-    """Torch-Pruning's dependency graph of `module`, and its ranking."""
-    import torch_pruning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of what it handles, and our checks see the rest
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)  # the graph is read off the gradients
-        try:
-            graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=example)
-        except Exception as error:
-            raise StepError(
-                f"the network cannot be traced for pruning: {first_line(error)}",
-                hint="forward() must be differentiable, with tensors in and tensors out",
-            ) from error
-        yield graph, torch_pruning.importance.GroupMagnitudeImportance(p=2)
 
 
 def _roots() -> tuple[type, ...]:
@@ -208,6 +234,17 @@ def _makes_output(graph: Any, group: Any) -> bool:
     )
 
 
+def _is_stream(group: Any, names: Mapping[Any, str], attention: Collection[str]) -> bool:
+    """Whether the group is what a transformer's layers add to, or projections inside attention."""
+    import torch
+
+    return any(
+        isinstance(dep.target.module, (torch.nn.LayerNorm, torch.nn.RMSNorm))
+        or names.get(dep.target.module) in attention
+        for dep, _ in group
+    )
+
+
 def _together(graph: Any, group: Any) -> int:
     """The largest number of groups of a grouped convolution or norm in the group; depthwise: 1."""
     import torch
@@ -222,6 +259,17 @@ def _together(graph: Any, group: Any) -> int:
     return most
 
 
+def _multiple(group: Any, names: Mapping[Any, str], channels: int) -> int:
+    import torch
+
+    linear = all(
+        isinstance(dep.target.module, torch.nn.Linear)
+        for dep, _ in group
+        if dep.target.module in names and any(True for _ in dep.target.module.parameters())
+    )
+    return WIDE_MULTIPLE if linear and channels >= WIDE else MULTIPLE
+
+
 def _tie(before: torch.nn.Module, after: torch.nn.Module) -> None:
     """Share again the parameters that were shared: pruning makes each of them anew."""
     owners: dict[int, str] = {}
@@ -230,23 +278,3 @@ def _tie(before: torch.nn.Module, after: torch.nn.Module) -> None:
         if owner != name:
             path, _, attribute = name.rpartition(".")
             setattr(after.get_submodule(path), attribute, after.get_parameter(owner))
-
-
-def answers(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """What a network answers in eval mode, tensor by tensor."""
-    import torch
-
-    with torch.no_grad():
-        return _leaves(module.eval()(*example))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in _leaves(item)]
-    return [value] if hasattr(value, "shape") else []
-
-
-def _copy(module: torch.nn.Module) -> torch.nn.Module:
-    return copy.deepcopy(module).eval()

@@ -2,10 +2,13 @@
 
 Torch-Pruning makes tensors smaller and corrects the plain attributes that speak of them
 (`out_channels`, `num_features`, `groups` …). The history keeps those attributes alone: which
-channels went is in the weights. Whole blocks may go as well. An entry is JSON:
+channels went is in the weights. Whole blocks may go as well ("drop"); or something that hands its
+input on takes their place, named with the length of the tuple that the block answered (0: one
+tensor). Attention may become narrower than its class can express. An entry is JSON:
 
     {"ratio": 0.5, "layers": {"stem.conv": {"out_channels": 24}, …}}
     {"drop": ["encoder.layer.1", "encoder.layer.2"], "layers": {}}
+    {"ratio": 0.5, "layers": {…}, "skipped": {"blocks.2": 0}, "narrow": ["layers.0.self_attn"]}
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ def changes(before: Sizes, after: Sizes) -> Sizes:
         name: {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in layer.items()
-            if before[name].get(key) != value
+            if before.get(name, {}).get(key) != value
         }
         for name, layer in after.items()
     }
@@ -52,6 +55,13 @@ def replay(
         return
     for entry in history:
         drop(module, entry.get("drop", ()))
+        there = dict(module.named_modules())
+        for name, returns in entry.get("skipped", {}).items():
+            if name in there:
+                skip(module, name, returns)
+        for name in entry.get("narrow", ()):
+            if name in there:
+                narrow(module, name)
         layers = dict(module.named_modules())
         for name, attributes in entry.get("layers", {}).items():
             for key, value in attributes.items():
@@ -84,6 +94,29 @@ def drop(module: torch.nn.Module, paths: Sequence[str]) -> None:
 def _place(path: str) -> tuple[str, int]:
     folder, _, name = path.rpartition(".")
     return folder, int(name) if name.isdigit() else 0
+
+
+def skip(module: torch.nn.Module, name: str, returns: int) -> None:
+    """Put in place of a whole block what hands its input on."""
+    from mlserve_cli.training.stand_ins import Passed
+
+    module.set_submodule(name, Passed(returns))
+
+
+def narrow(module: torch.nn.Module, name: str) -> None:
+    """Make an `nn.MultiheadAttention` one whose heads may become fewer."""
+    import torch
+
+    from mlserve_cli.training.stand_ins import NarrowAttention
+
+    whole = module.get_submodule(name)
+    if not isinstance(whole, torch.nn.MultiheadAttention):
+        return  # it is narrow already
+    module.set_submodule(name, NarrowAttention(whole))
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.TransformerEncoder):
+            # Padded batches would be packed into nested tensors, which only the whole class takes.
+            layer.use_nested_tensor = False
 
 
 def _is_size(value: Any) -> bool:

@@ -24,8 +24,14 @@ def measure(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Size:
 
     training = module.training
     module.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*(tensor[:1] for tensor in inputs))
-    module.train(training)
+    # Torch's fused encoder layer is one operation, which the counter knows nothing of.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(*(tensor[:1] for tensor in inputs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        module.train(training)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Size(parameters, counter.get_total_flops() // 2)

@@ -7,7 +7,8 @@ from torch import nn
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.package.definition import Definition
-from mlserve_cli.prune.channels import kept, prune
+from mlserve_cli.prune.channels import kept
+from mlserve_cli.prune.network import prune
 from mlserve_cli.training import history, size
 
 
