@@ -97,7 +97,7 @@ def least_important(
         if best is None:
             break
         dropped.append(best[1])
-        history.drop(smaller, best[1].name, best[1].returns)
+        history.skip(smaller, best[1].name, best[1].returns)
     return dropped, left
 
 
@@ -118,7 +118,7 @@ def _error_without(
     whole: list[torch.Tensor],
 ) -> float | None:
     kept = module.get_submodule(block.name)
-    history.drop(module, block.name, block.returns)
+    history.skip(module, block.name, block.returns)
     try:
         return difference(whole, answers(module, example))
     except Exception:  # the user's forward() may raise anything

@@ -51,7 +51,7 @@ class Pruned:
         """What the pruning history says of it."""
         return {
             "layers": self.layers,
-            **({"dropped": dict(self.dropped)} if self.dropped else {}),
+            **({"skipped": dict(self.dropped)} if self.dropped else {}),
             **({"narrow": list(self.narrow)} if self.narrow else {}),
         }
 
@@ -98,7 +98,7 @@ class Survey:
         dropped, left = _drop(module, example, drop_blocks)
         module = tracing.duplicate(module)
         for block in dropped:
-            history.drop(module, block.name, block.returns)
+            history.skip(module, block.name, block.returns)
         ranked = tracing.duplicate(module)
         if gradients is not None:
             gradients(ranked)

@@ -104,7 +104,7 @@ def measure(
     ]
     for block in skippable:
         module = tracing.duplicate(survey.module)
-        history.drop(module, block.name, block.returns)
+        history.skip(module, block.name, block.returns)
         try:
             units.append(Unit(block.name, "block", 1, (point(module, 1.0, 0),)))
         except Exception:  # noqa: S112  (the user's forward() may raise anything without it)
@@ -119,7 +119,7 @@ def shares(units: Sequence[Unit], ratio: float) -> dict[str, float]:
     """
     counted = [unit for unit in units if unit.kind != "block"]
     total = sum(unit.count for unit in counted)
-    low, high = 0.0, max((p.error for unit in counted for p in unit.points), default=0.0) * 2 + 1
+    low, high = 0.0, max((p.error for unit in counted for p in unit.points), default=0.0) * 8 + 1
     found: dict[str, float] = {}
     for _ in range(40):
         error = (low + high) / 2
@@ -132,14 +132,14 @@ def shares(units: Sequence[Unit], ratio: float) -> dict[str, float]:
 
 
 def _ratio_at(unit: Unit, error: float) -> float:
-    points = [(0.0, 0.0), *((each.ratio, each.error) for each in unit.points)]
-    errors = np.maximum.accumulate([each for _, each in points])
-    if error >= errors[-1]:
+    ratios = [0.0, *(each.ratio for each in unit.points)]
+    errors = np.maximum.accumulate([0.0, *(each.error for each in unit.points)])
+    # Strictly rising, by a thousandth where it is flat, so that a ratio belongs to each error.
+    rising = errors + np.arange(len(errors)) * max(errors[-1], 1e-9) / 1000
+    if error >= rising[-1]:
         # As steep as from nothing to the last point, up to the most that is ever taken.
-        return float(min(MOST, points[-1][0] * error / max(errors[-1], 1e-12)))
-    # Strictly rising, so that a ratio belongs to each error.
-    rising = errors + np.arange(len(errors)) * 1e-12
-    return float(min(MOST, np.interp(error, rising, [each for each, _ in points])))
+        return float(min(MOST, ratios[-1] * error / rising[-1]))
+    return float(min(MOST, np.interp(error, rising, ratios)))
 
 
 _Measured = Callable[["torch.nn.Module", float, int], Point]

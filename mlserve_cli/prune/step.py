@@ -127,7 +127,7 @@ class PruneStep:
                 hint="3 are many: each is followed by training",
             )
         if self.drop_blocks < 0:
-            raise StepError(f"{self.drop_blocks} blocks cannot be dropped.", hint="0 keeps all")
+            raise StepError(f"{self.drop_blocks} blocks cannot be dropped.", hint="0 drops none")
         source.require_module(parent, "training")
 
     def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:

@@ -32,6 +32,7 @@ def graph(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Iterato
         for parameter in module.parameters():
             parameter.requires_grad_(True)
         try:
+            module(*example)  # Torch-Pruning would try again in another form, and tell of that
             found = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=example)
         except Exception as error:
             raise StepError(

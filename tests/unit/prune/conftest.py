@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-MIXED = Path(__file__).parents[1] / "training" / "definitions" / "mixed.py"
+DEFINITIONS = Path(__file__).parents[1] / "training" / "definitions"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,15 +20,15 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def package_of(tmp_path_factory):
-    """Export mixed.py, with some text replaced; the definition itself is thrown away after."""
+    """Export a definition, with some text replaced; it is thrown away itself after."""
     import shutil
 
     from mlserve_cli.export.export import export
     from mlserve_cli.package.progress import Silent
 
-    def make(*, replace=()):
-        folder = tmp_path_factory.mktemp("mixed")
-        text = MIXED.read_text()
+    def make(name="mixed", *, replace=()):
+        folder = tmp_path_factory.mktemp(name)
+        text = (DEFINITIONS / f"{name}.py").read_text()
         for old, new in replace:
             assert old in text
             text = text.replace(old, new)
@@ -37,7 +37,7 @@ def package_of(tmp_path_factory):
         package = export(
             str(folder / "definition" / "model.py"),
             folder / "package",
-            name="mixed",
+            name=name,
             calibration=None,
             progress=Silent(),
         )

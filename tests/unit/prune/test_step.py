@@ -130,3 +130,80 @@ def test_fine_tuning_that_diverges_leaves_nothing(mixed_package, tmp_path):
 def test_epochs_out_of_range_are_refused(mixed_package, tmp_path):
     with pytest.raises(DefinitionError, match="epochs"):
         step.run(PruneStep(epochs=0), mixed_package, tmp_path / "x", progress=Silent())
+
+
+def test_a_transformer_loses_heads_width_and_a_layer_and_goes_on_from_its_source(
+    package_of, tmp_path
+):
+    parent = package_of("encoder")
+    progress = Listening()
+    first = step.run(
+        PruneStep(drop_blocks=1, epochs=1), parent, tmp_path / "first", progress=progress
+    )
+    record = first.manifest.lineage[-1].parameters
+    assert record["drop_blocks"] == 1
+    assert record["macs"] < 0.45 * record["macs_before"]
+    assert any(
+        "4 attention heads taken out; dropped encoder.layers" in said for said in progress.said
+    )
+    second = step.run(
+        PruneStep(epochs=1, recover="targets"), first, tmp_path / "second", progress=Silent()
+    )
+    network = source.load(Package.open(second.path)).module
+    heads = [getattr(layer, "self_attn", None) for layer in network.encoder.layers]
+    assert sorted(each.num_heads for each in heads if each is not None) == [1, 1]
+    assert network.encoder.layers[0].linear1.out_features == 16
+
+
+def test_several_steps_end_at_the_goal_and_leave_one_entry_in_the_history(mixed_package, tmp_path):
+    made = step.run(
+        PruneStep(macs=0.4, iterations=2, scope="global", importance="taylor", epochs=2),
+        mixed_package,
+        tmp_path / "made",
+        progress=Silent(),
+    )
+    record = made.manifest.lineage[-1].parameters
+    assert record["macs"] <= 0.4 * record["macs_before"]
+    assert (record["iterations"], record["scope"], record["importance"]) == (2, "global", "taylor")
+    assert len(source.load(made).history) == 1
+
+
+def test_a_speed_that_cannot_be_reached_is_refused_before_any_training(mixed_package, tmp_path):
+    progress = Listening()
+    with pytest.raises(StepError, match=r"1e\+06 times faster cannot be reached"):
+        step.run(PruneStep(speedup=1e6), mixed_package, tmp_path / "x", progress=progress)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"ratio": 0.5, "macs": 0.5}, "--ratio and --macs are two goals"),
+        ({"speedup": 2, "target_ms": 1}, "--speedup and --target-ms are two goals"),
+        ({"macs": 1.0}, "share of macs to keep is 1"),
+        ({"speedup": 1.0}, "more than 1"),
+        ({"target_ms": 0.0}, "more than 0"),
+        ({"heads": 1.0}, "less than 1"),
+        ({"importance": "luck"}, "'luck' is no importance"),
+        ({"scope": "all"}, "'all' is no scope"),
+        ({"recover": "sleep"}, "'sleep' is no recover"),
+        ({"iterations": 0}, "1 to 20"),
+        ({"drop_blocks": -1}, "cannot be dropped"),
+    ],
+)
+def test_choices_out_of_range_are_refused_before_anything_is_loaded(mixed_package, choices, said):
+    with pytest.raises(StepError) as caught:
+        PruneStep(**choices).requires(mixed_package)
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def test_shares_that_follow_sensitivity_spare_the_layer_that_minds_most(mixed_package, tmp_path):
+    made = step.run(
+        PruneStep(macs=0.5, scope="sensitivity", epochs=1),
+        mixed_package,
+        tmp_path / "made",
+        progress=Silent(),
+    )
+    record = made.manifest.lineage[-1].parameters
+    assert record["macs"] <= 0.5 * record["macs_before"]
