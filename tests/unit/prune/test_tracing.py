@@ -43,7 +43,7 @@ def test_the_line_is_that_of_the_definition_in_the_package(mixed_package, tmp_pa
     with pytest.raises(StepError, match="cannot be traced for pruning") as caught:
         step.run(
             PruneStep(epochs=1),
-            Package.open(tmp_path / "package"),
+            Package(tmp_path / "package", mixed_package.manifest),
             tmp_path / "x",
             progress=Silent(),
         )
