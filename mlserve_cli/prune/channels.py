@@ -20,6 +20,11 @@ MULTIPLE = 8
 """Channels that stay are a multiple of this: float32 vectors of AVX2 hold 8, and a ragged rest
 costs as much as a whole vector."""
 
+BLOCKED, BLOCK = 32, 16
+"""Groups from this size on keep multiples of 16: with AVX-512 ONNX Runtime's convolutions work on
+blocks of 16 channels and fill the last one up, so that 40 take the time of 48. Smaller groups would
+have no choice left."""
+
 WIDE, WIDE_MULTIPLE = 256, 32
 """Groups of linear layers alone from this width on keep multiples of 32: matrix kernels work on
 panels of 16 to 64 columns, and feed-forward layers are wide enough to lose nothing by it."""
@@ -267,7 +272,9 @@ def _multiple(group: Any, names: Mapping[Any, str], channels: int) -> int:
         for dep, _ in group
         if dep.target.module in names and any(True for _ in dep.target.module.parameters())
     )
-    return WIDE_MULTIPLE if linear and channels >= WIDE else MULTIPLE
+    if linear and channels >= WIDE:
+        return WIDE_MULTIPLE
+    return BLOCK if channels >= BLOCKED else MULTIPLE
 
 
 def _tie(before: torch.nn.Module, after: torch.nn.Module) -> None:

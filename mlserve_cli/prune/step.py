@@ -246,13 +246,13 @@ class _Work:
         goal, ratio = self.step.target, 0.0
         original: dict[str, int] = {}
         module, taught = self.whole, self._taught()
-        whole_size = size.measure(self.whole, self.example)
         parts = zip(
             schedule.fractions(steps), schedule.epochs(self.options.epochs, steps), strict=True
         )
         for number, (fraction, epochs) in enumerate(parts, start=1):
             survey = self._survey(module, number, fraction, original)
             original = original or survey.numbers
+            whole_size = size.measure(self.whole, self.example)
             sharing = self._sharing(survey)
             if goal.kind in ("speedup", "target_ms"):
                 found = target.timed(survey, whole_size, goal, self.parent, self.progress, sharing)
