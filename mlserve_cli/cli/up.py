@@ -24,6 +24,14 @@ def command(
             help="An ONNX file, a package, a folder of packages, or a server folder.",
         ),
     ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings from this server.toml, as 'mlserve plan' writes one.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say how each model runs, and why.")
     ] = False,
@@ -50,7 +58,7 @@ def command(
     kind = serving.recognize(source)
     flags = given(context)
     if print_config:
-        found = serving.configuration(source, flags)
+        found = serving.configuration(source, flags, config)
         if as_json:
             console.print_json({"settings": found.to_builtins()})
         else:
@@ -59,6 +67,8 @@ def command(
     if kind == "server":
         if as_json or verbose:
             raise typer.BadParameter("a server folder prints what its own server.py prints.")
+        if config is not None:
+            serving.configuration(source, flags, config)  # refuses it, with the reason
         _become(source, serving.environment(flags))
     if kind == "onnx":
         with console.progress() as progress:
@@ -76,7 +86,7 @@ def command(
         _announce(server, url, verbose=verbose, as_json=as_json)
 
     try:
-        server = serving.server(source, flags)
+        server = serving.server(source, flags, config)
         serve(build_app(server), server, announce=announce)
     except SettingsError as error:  # what a server folder of its own exits with, too
         raise StartupError(error.message, hint=error.hint) from error

@@ -216,40 +216,50 @@ _FILES = ("keys", "tls_cert", "tls_key")
 """Settings that name a file: on the command line, from where the user stands."""
 
 
-def configuration(source: Path, flags: Mapping[str, str]) -> Configuration:
+def configuration(
+    source: Path, flags: Mapping[str, str], file: Path | None = None
+) -> Configuration:
     """Every setting with its origin: `server.toml` of a server folder, MLSERVE_*, the flags.
 
-    What is no server folder is itself what `models` says. Raises `SettingsError`.
+    What is no server folder is itself what `models` says, and may have a `file` of settings from
+    elsewhere, as `mlserve plan` writes one. Raises `SettingsError`.
     """
     import msgspec
 
+    from mlserve_cli.errors import SettingsError
     from mlserve_cli.runtime.configuration import Configuration, resolve
     from mlserve_cli.runtime.settings import FILE
 
     environ = dict(os.environ)
     is_folder = (source / FILE).is_file() and recognize(source) == "server"
+    if is_folder and file is not None:
+        raise SettingsError(
+            f"'{source}' is a server folder, whose settings are its own {FILE}.",
+            hint=f"put the numbers of '{file}' in there",
+        )
     if not is_folder:
         for name in _FILES:
             variable = f"MLSERVE_{name.upper()}"
             if environ.get(variable):
                 environ[variable] = _placed(name, environ[variable])
     placed = {name: _placed(name, text) for name, text in flags.items()}
-    found = resolve(source / FILE if is_folder else None, environ, placed)
+    found = resolve(source / FILE if is_folder else file, environ, placed)
     if is_folder:
         return found
     settings = msgspec.structs.replace(found.settings, models=str(source.resolve()))
     return Configuration(settings, found.origins | {"models": "the command line"})
 
 
-def server(source: Path, flags: Mapping[str, str]) -> Server:
+def server(source: Path, flags: Mapping[str, str], file: Path | None = None) -> Server:
     """A server of one package or a folder of them; nothing is loaded yet.
 
-    flags: settings by name, as text; they win over MLSERVE_*. Raises `SettingsError`.
+    flags: settings by name, as text; they win over MLSERVE_*, and those over `file`. Raises
+    `SettingsError`.
     """
     from mlserve_cli.runtime.server import Server
 
-    made = Server(configuration(source, flags).settings, source.resolve())
-    made.file = None  # its settings come from the environment and the flags alone
+    made = Server(configuration(source, flags, file).settings, source.resolve())
+    made.file = None  # `models` of a file is not what is served: it is read once, now
     return made
 
 

@@ -146,7 +146,7 @@ def measure(
     row_bytes = sum(array.nbytes for array in tensors) // count
     if _on_gpu(package, manifest, hardware, sample):
         return _measure_gpu(package, manifest, hardware, sample, row_bytes, budget_s)
-    counts = _counts(hardware.physical_cores)
+    counts = thread_counts(hardware.physical_cores)
     latencies: dict[tuple[int, int], float] = {}
     for threads in counts:
         engine = engines.open_package(package, manifest, EngineOptions(threads=threads))
@@ -170,7 +170,7 @@ def measure(
     )
 
 
-def _counts(cores: int) -> list[int]:
+def thread_counts(cores: int) -> list[int]:
     """The thread counts that are tried: all cores, and down by halves, or quarters of many."""
     step = 2 if cores <= 8 else 4  # each count loads the model again
     counts = []

@@ -12,7 +12,7 @@ from mlserve_cli.runtime.engines import EngineOptions
 from mlserve_cli.runtime.errors import EngineError
 from mlserve_cli.runtime.hardware import Gpu, Hardware
 from mlserve_cli.runtime.manifest import BatchProof, Manifest
-from mlserve_cli.runtime.sizing import Sizing, _counts, choose, measure, tiled
+from mlserve_cli.runtime.sizing import Sizing, choose, measure, thread_counts, tiled
 from mlserve_cli.runtime.tensors import TensorSpec
 
 INVARIANT = BatchProof(invariant=True)
@@ -110,8 +110,8 @@ def test_copies_of_the_weights_that_fill_the_memory_are_not_made():
     ("cores", "counts"),
     [(1, [1]), (2, [2, 1]), (6, [6, 3, 1]), (8, [8, 4, 2, 1]), (64, [64, 16, 4, 1])],
 )
-def test_thread_counts_between_all_and_one_are_tried(cores, counts):
-    assert _counts(cores) == counts
+def test_threadthread_counts_between_all_and_one_are_tried(cores, counts):
+    assert thread_counts(cores) == counts
 
 
 def test_a_batch_grows_while_it_brings_rows():
