@@ -175,6 +175,7 @@ def document(found: Planned, output: Path, price_per_hour: float | None) -> dict
 def _facts(figures: Figures) -> dict[str, Any]:
     return {
         "rate_per_s": figures.rate,
+        "sent_per_s": figures.sent,
         "throughput_per_s": figures.throughput,
         "p99_ms": _finite(figures.p99_ms),
         "peak_mib": figures.peak_mib,

@@ -34,7 +34,7 @@ TRIALS = 3
 SECONDS = 4.0
 
 KEPT = 0.95
-"""Of the rate that was wished for, what must be answered: arrivals are random, and runs end."""
+"""Of what was sent, what must be answered: the last ones of a run are answered after its end."""
 
 AIR = 0.85
 """Of the highest rate that kept the limit once: from there a few percent more make the p99 several
@@ -46,9 +46,13 @@ _BATCHES_HELD = 3  # per instance: the buffer, what comes out, and what is being
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Requests a second, their p99, and the most memory of the server."""
+    """Requests a second, their p99, and the most memory of the server.
+
+    rate: that was asked for. sent: what came of it, as arrivals are random.
+    """
 
     rate: float
+    sent: float
     throughput: float
     p99_ms: float
     peak_mib: float
@@ -87,7 +91,7 @@ class Planned:
             return False
         if seen.p99_ms > self.wish.p99_ms:
             return False
-        return self.wish.rate is None or seen.throughput >= KEPT * self.wish.rate
+        return seen.throughput >= KEPT * seen.sent
 
     def settings(self, base: Settings | None = None) -> Settings:
         """What the server needs; on top of what else is set."""
@@ -178,6 +182,7 @@ def _plan(
     rate = chosen.seen.rate
     predicted = Figures(
         rate=rate,
+        sent=rate,
         throughput=min(rate, promise.capacity),
         p99_ms=_predicted_ms(chosen, promise, known, rate),
         peak_mib=_memory_mib(known, sizing, manifest.weight_bytes),
@@ -229,7 +234,7 @@ def _try(
             if any(each.run.interrupted for each in highest.trials):
                 raise KeyboardInterrupt
             if highest.run is None:
-                nothing = Figures(rate=0.0, throughput=0.0, p99_ms=math.inf, peak_mib=0.0)
+                nothing = Figures(rate=0.0, sent=0.0, throughput=0.0, p99_ms=math.inf, peak_mib=0.0)
                 return Trial(
                     sizing=promise.sizing, promised_ms=promise.p99_ms, seen=nothing, met=False
                 )
@@ -271,7 +276,13 @@ def _figures(run: Run, rate: float, peak_mib: float) -> Figures:
     total = run.answered + run.failures
     if math.isnan(late) or (total and run.failures / total > 0.01):
         late = math.inf
-    return Figures(rate=rate, throughput=run.throughput, p99_ms=late, peak_mib=peak_mib)
+    return Figures(
+        rate=rate,
+        sent=run.sent / run.seconds if run.seconds else 0.0,
+        throughput=run.throughput,
+        p99_ms=late,
+        peak_mib=peak_mib,
+    )
 
 
 def _best(tried: Sequence[Trial], wish: Wish) -> Trial:

@@ -60,6 +60,7 @@ def test_what_cannot_be_kept_ends_with_1_and_says_what_would(place, tmp_path):
     assert 1 in (done.return_value, done.exit_code)
 
 
+@pytest.mark.slow  # some twenty runs under load
 def test_as_many_requests_as_possible_leave_the_server_some_air(place, tmp_path):
     file = tmp_path / "server.toml"
     done = plan(
