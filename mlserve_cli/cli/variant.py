@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlserve_cli.pipeline.cases import Cases
     from mlserve_cli.pipeline.variant import Gate
     from mlserve_cli.runtime.tensors import Tensors
+    from mlserve_cli.training.checkpoint import Checkpoints
 
 Parent = Annotated[Path, typer.Argument(metavar="PKG", help="The package to start from.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the new package goes.")]
@@ -46,6 +47,12 @@ Batches = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace a package that is there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a training that was interrupted: OUTPUT.training holds it."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="What random choices start from.")]
 
 
@@ -63,6 +70,14 @@ class Request:
     force: bool
     as_json: bool
     calibration: str | None = None
+    checkpoints: Checkpoints | None = None
+
+
+def checkpoints(output: Path, *, resume: bool, force: bool) -> Checkpoints:
+    """Where a step that trains keeps what it has: for the step, and for `Request`."""
+    from mlserve_cli.training.checkpoint import Checkpoints
+
+    return Checkpoints.beside(output, resume=resume, force=force)
 
 
 def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> None:
@@ -84,6 +99,8 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
             progress=progress,
             overwrite=request.force,
         )
+    if request.checkpoints:
+        request.checkpoints.discard()
     verdict.show(made, as_json=request.as_json)
 
 

@@ -1,40 +1,40 @@
-"""The training loop: SGD or AdamW, warm-up and cosine, clipping, bf16 where it pays."""
+"""The training loop: SGD or AdamW, warm-up and cosine, clipping, bf16 where it pays.
+
+What it speaks of stands in files of its own: `schedule`, `loader`, `ema`, `early_stopping`,
+`divergence`, `validation`, `checkpoint`; `state` holds all that a step changes.
+"""
 
 from __future__ import annotations
 
-import math
-import random
 import time
-from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 
-from mlserve_cli.errors import MlserveError, StepError, first_line
+from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.progress import Progress
-from mlserve_cli.training import precision
+from mlserve_cli.training import checkpoint, interruption, precision, randomness, schedule
+from mlserve_cli.training.checkpoint import NOWHERE, Keeper
+from mlserve_cli.training.curve import History
+from mlserve_cli.training.divergence import Diverged
 from mlserve_cli.training.inputs import Batch
+from mlserve_cli.training.loader import Loader
 from mlserve_cli.training.options import TrainingOptions
+from mlserve_cli.training.state import State
+from mlserve_cli.training.validation import Validation
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["History", "Loss", "Teach", "train"]
+
 Loss = Callable[[Any, Any], "torch.Tensor"]
 """(outputs, targets) → one number, differentiable."""
 
-BLOWN_UP = 10.0
-"""A loss this many times the first one (plus one) does not come back: clipping hides the NaN."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What a training did: the mean loss of each epoch, its steps, its time."""
-
-    losses: tuple[float, ...]
-    steps: int
-    seconds: float
-    precision: str
+Teach = Callable[[tuple["torch.Tensor", ...], Any], Any]
+"""(inputs, targets), both on the device → what the loss takes as targets: a teacher's answers."""
 
 
 def train(
@@ -46,109 +46,155 @@ def train(
     seed: int,
     progress: Progress,
     title: str = "training",
+    validation: Validation | None = None,
+    keeper: Keeper = NOWHERE,
+    teach: Teach | None = None,
 ) -> History:
     """Train `module` in place; it ends on the CPU, in eval mode.
 
-    `batches` gives one epoch a call. The global random states are seeded first, so the same seed
-    gives the same weights on the same CPU. Raises `StepError` when there is nothing to train on,
-    a step fails, or the loss diverges.
+    `batches` gives one epoch a call, and is called on a thread of its own, with random states
+    that follow from the seed and the epoch: the same seed gives the same weights on the same CPU,
+    also where the training was killed and resumed from `keeper`. A loss that diverges ends it
+    with the best weights so far, which `History.diverged` says. Raises `StepError` when there is
+    nothing to train on, a step fails, or the loss diverges in the first epoch.
     """
     import torch
 
     began = time.monotonic()
     device = precision.device()
     kind = precision.choose(options.precision, device)
-    per_epoch = _count(batches)
-    total = per_epoch * options.epochs
-    _seed(seed)
+    saved = keeper.read(_identity(module, options, seed, kind)) if keeper.path else None
+    if saved and (ended := checkpoint.finished(saved, module)):
+        progress.say(f"{title} had ended before: its weights are taken from '{keeper.path}'")
+        return ended
+    randomness.seed(seed, cuda=device == "cuda")
     module.to(device).train()
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(module, options)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(total, options.warmup))
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    progress.stage(f"{title}, {options.epochs} epochs in {kind}", total)
-    means: list[float] = []
-    first: float | None = None
-    for epoch in range(options.epochs):
-        values: list[float] = []
-        for inputs, targets in batches():
-            inputs, targets = precision.place(inputs, device), precision.move(targets, device)
-            try:
-                with precision.autocast(kind, device):
-                    outputs = module(*inputs)
-                value = loss(_float(outputs), targets)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                if options.clip:
-                    torch.nn.utils.clip_grad_norm_(trained, options.clip)
-                optimizer.step()
-                schedule.step()
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                raise StepError(
-                    f"a training step fails: {first_line(error)}",
-                    hint="check what training() yields; a last batch of one row is one too small "
-                    "for batch normalization",
-                ) from error
-            values.append(float(value.detach()))
-            first = values[-1] if first is None else first
-            if not math.isfinite(values[-1]) or values[-1] > BLOWN_UP * (abs(first) + 1):
-                raise StepError(
-                    f"training diverged: the loss is {values[-1]:.3g} at step {len(values)} of "
-                    f"epoch {epoch + 1}.",
-                    hint=f"lower learning_rate in TRAINING; it is {options.peak:g}",
-                )
-            progress.advance(note=f"loss {values[-1]:.3f}")
-        means.append(sum(values) / max(len(values), 1))
-    module.to("cpu").eval()
-    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return History(tuple(means), total, time.monotonic() - began, kind)
-
-
-def _count(batches: Callable[[], Iterable[Batch]]) -> int:
-    """The steps of one epoch: the schedule must know where it ends."""
-    once = batches()
-    count = len(once) if isinstance(once, Sized) else sum(1 for _ in once)
-    if not count:
-        raise StepError("training() yields no batches.", hint="it yields (inputs, targets)")
-    return count
-
-
-def _seed(seed: int) -> None:
-    import torch
-
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-def _optimizer(module: torch.nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    import torch
-
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not trained:
-        raise MlserveError("the network has no parameter to train.")
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        # Biases and norms: decay would only move what normalization undoes.
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.peak)
-    return torch.optim.SGD(
-        groups, lr=options.peak, momentum=options.momentum, nesterov=options.momentum > 0
+    loader = Loader(batches, seed=seed, device=device, say=progress.say)
+    state = State(
+        module,
+        options,
+        device=device,
+        per_epoch=saved.facts["per_epoch"] if saved else loader.count(),
+        higher_is_better=validation is not None and validation.metric.higher_is_better,
     )
+    state.first = loader.first
+    progress.stage(f"{title}, {options.epochs} epochs in {kind}", state.total)
+    if saved:
+        began -= saved.facts["seconds"]
+        state.restore(saved)
+        progress.say(f"{title} goes on after step {state.steps:,} of {state.total:,}")
+        progress.advance(state.steps)
+    diverged = False
+    with interruption.Deferred() as interrupt:
+        try:
+            while state.epoch < options.epochs and not state.stopped:
+                with loader.epoch(state.epoch, skip=state.step, expected=state.first) as epoch:
+                    for batch in epoch:
+                        state.first = loader.first
+                        with _translated():
+                            value = _step(state, batch, loss, teach, loader.turn, kind)
+                        state.stepped(value)
+                        progress.advance(note=state.losses.note)
+                        if interrupt.asked or keeper.due(state.steps):
+                            with loader.turn:
+                                keeper.write(state, progress, seconds=time.monotonic() - began)
+                            interrupt.deliver()
+                mean = state.losses.mean()
+                measured = _measured(state, validation, kind)
+                state.end_epoch(mean, measured)
+        except Diverged as error:
+            diverged = True
+            state.stopped = _diverged(state, error)
+        if state.stopped:
+            progress.say(state.stopped)
+        kept = state.choose_weights(best=diverged or options.patience is not None)
+        module.to("cpu").eval()
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        history = History(
+            epochs=tuple(state.curve),
+            steps=state.steps,
+            seconds=time.monotonic() - began,
+            precision=kind,
+            seed=seed,
+            kept=kept,
+            stopped=state.stopped,
+            diverged=diverged,
+            metric=validation.metric if validation else None,
+            resumed=state.resumed,
+        )
+        keeper.finish(module, history, progress)
+    return history
 
 
-def _schedule(total: int, warmup: float) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter, 2017)."""
-    rise = max(1, round(total * warmup))
+def _step(
+    state: State,
+    batch: Batch,
+    loss: Loss,
+    teach: Teach | None,
+    turn: AbstractContextManager[Any],
+    kind: str,
+) -> torch.Tensor:
+    """Forwards, backwards, clip, update; the loss is returned."""
+    import torch
 
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+    inputs = precision.place(batch[0], state.device)
+    targets = precision.move(batch[1], state.device)
+    if teach:
+        targets = teach(inputs, targets)
+    with turn:  # dropout draws here, and a loss may
+        with precision.autocast(kind, state.device):
+            outputs = state.module(*inputs)
+        value = loss(_float(outputs), targets)
+    schedule.set_rate(state.optimizer, state.rate)
+    state.optimizer.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    if state.options.clip:
+        torch.nn.utils.clip_grad_norm_(state.trained, state.options.clip)
+    state.optimizer.step()
+    return value
 
-    return factor
+
+def _measured(state: State, validation: Validation | None, kind: str) -> float | None:
+    """The validation metric of the weights that training would end with now."""
+    if validation is None:
+        return None
+    with state.best_guess():
+        return validation.measure(state.module, device=state.device, kind=kind)
+
+
+def _diverged(state: State, error: Diverged) -> str:
+    """Why it ended. Raises `StepError` where no epoch was finished."""
+    where = f"training diverged: {error.message} of epoch {state.epoch + 1}"
+    if state.best.weights is None:
+        raise StepError(
+            f"{where}.", hint=f"lower learning_rate in TRAINING; it is {state.options.peak:g}"
+        ) from error
+    return f"{where}; the weights of epoch {state.best.epoch} are kept"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise StepError(
+            f"a training step fails: {first_line(error)}",
+            hint="check what training() yields; a last batch of one row is one too small for "
+            "batch normalization",
+        ) from error
+
+
+def _identity(
+    module: torch.nn.Module, options: TrainingOptions, seed: int, kind: str
+) -> dict[str, Any]:
+    """What a checkpoint must agree with, so that going on from it is the same training."""
+    return {
+        **msgspec.to_builtins(options),
+        "seed": seed,
+        "precision": kind,
+        "first weights": checkpoint.weights_digest(module),
+    }
 
 
 def _float(outputs: Any) -> Any:

@@ -22,6 +22,10 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     warmup: share of all steps in which the learning rate rises to its peak.
     clip: largest norm of all gradients together; 0 leaves them as they are.
     precision: "auto" takes bf16 autocast where this machine computes it faster.
+    ema: decay of the moving average of the weights, which takes the place of the last step's own;
+    0 keeps none. 0.99 to 0.9999 are usual, the more steps the higher.
+    patience: how many epochs in a row may be no better on the validation rows; then training ends,
+    and the weights of the best epoch are kept. Without it the last epoch's are.
     batch_size: for training() itself to read; the loop takes the batches that it yields.
     """
 
@@ -34,6 +38,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     warmup: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     clip: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    ema: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    patience: Annotated[int, msgspec.Meta(ge=1)] | None = None
     batch_size: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from mlserve_cli.runtime import hardware
 
 if TYPE_CHECKING:
     import torch
+
+    from mlserve_cli.training.inputs import Batch
 
 BF16 = ("amx_bf16", "avx512_bf16")
 """Instruction sets that compute in bf16; with others torch emulates it, slower than float32."""
@@ -47,6 +50,7 @@ def place(inputs: tuple[torch.Tensor, ...], device: str) -> tuple[torch.Tensor, 
         tensor.to(
             device,
             memory_format=torch.channels_last if tensor.ndim == 4 else torch.preserve_format,
+            non_blocking=True,
         )
         for tensor in inputs
     )
@@ -54,8 +58,22 @@ def place(inputs: tuple[torch.Tensor, ...], device: str) -> tuple[torch.Tensor, 
 
 def move(value: Any, device: str) -> Any:
     """Targets of any form on the device."""
+    return _each(value, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def ready(batch: Batch, device: str) -> Batch:
+    """A batch as the device takes it fastest: in its layout, and for a GPU in pinned memory."""
+    inputs, targets = batch
+    inputs = place(inputs, "cpu")
+    if device != "cuda":
+        return inputs, targets
+    pinned: Batch = _each((inputs, targets), lambda tensor: tensor.pin_memory())
+    return pinned
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, dict):
-        return {name: move(item, device) for name, item in value.items()}
+        return {name: _each(item, change) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(move(item, device) for item in value)
-    return value.to(device)
+        return type(value)(_each(item, change) for item in value)
+    return change(value)

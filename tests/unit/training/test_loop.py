@@ -6,9 +6,10 @@ from mlserve_cli.errors import StepError
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.training import precision
 from mlserve_cli.training.inputs import batches
-from mlserve_cli.training.loop import _schedule, train
+from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import task_loss
 from mlserve_cli.training.options import TrainingOptions
+from mlserve_cli.training.schedule import cosine
 
 
 def run(definition, *, seed=0, module=None, progress=None, once=None, **changes):
@@ -125,7 +126,7 @@ def test_a_list_of_batches_is_counted_without_going_through_it(mixed):
 
 
 def test_the_schedule_rises_to_one_and_falls_to_nearly_nothing():
-    factor = _schedule(100, 0.1)
+    factor = cosine(100, 0.1)
     values = [factor(step) for step in range(100)]
     assert values[0] == pytest.approx(0.1)
     assert max(values) == 1.0 == values[10]

@@ -1,0 +1,70 @@
+"""What a training did, epoch by epoch: the learning curve, for the evidence and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mlserve_cli.package.definition import Metric
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One epoch: the mean training loss, the validation metric, the learning rate at its end.
+
+    validation: in the metric's unit; None without rows for it.
+    """
+
+    loss: float
+    learning_rate: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a training did, and which weights it ended with.
+
+    kept: the epoch whose weights were kept, counted from 1. stopped: why it ended before its last
+    epoch, a sentence; "" where it did not. diverged: whether that was a loss that diverged.
+    resumed: at how many steps it was taken up again.
+    """
+
+    epochs: tuple[Epoch, ...]
+    steps: int
+    seconds: float
+    precision: str
+    seed: int = 0
+    kept: int = 0
+    stopped: str = ""
+    diverged: bool = False
+    metric: Metric | None = None
+    resumed: tuple[int, ...] = ()
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss of each epoch."""
+        return tuple(epoch.loss for epoch in self.epochs)
+
+    def facts(self) -> dict[str, Any]:
+        """As evidence of the kind "training"."""
+        facts = {
+            "summary": self.sentence(),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "precision": self.precision,
+            "seed": self.seed,
+            "kept_epoch": self.kept,
+            "resumed_at_steps": list(self.resumed),
+            "curve": [msgspec.to_builtins(epoch) for epoch in self.epochs],
+        }
+        if self.metric:
+            facts["metric"] = msgspec.to_builtins(self.metric)
+        return facts
+
+    def sentence(self) -> str:
+        """How it went, in a line."""
+        text = f"{len(self.epochs)} epochs, {self.steps:,} steps in {self.precision}"
+        if self.epochs:
+            text += f": loss {self.epochs[0].loss:.3f} → {self.epochs[-1].loss:.3f}"
+        return text + (f"; {self.stopped}" if self.stopped else "")
