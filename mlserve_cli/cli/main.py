@@ -31,6 +31,7 @@ from mlserve_cli.cli import (
     quantize,
     rollback,
     status,
+    train,
     up,
     verify,
 )
@@ -83,6 +84,7 @@ for name, command in (
     ("quantize", quantize.command),
     ("prune", prune.command),
     ("distill", distill.command),
+    ("train", train.command),
     ("optimize", optimize.command),
     ("run", replay.command),
     ("evaluate", evaluate.command),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlserve_cli.package.package import Package
     from mlserve_cli.package.step import Step
     from mlserve_cli.pipeline.cases import Cases
-    from mlserve_cli.pipeline.variant import Gate
+    from mlserve_cli.pipeline.variant import Gate, Verdict
     from mlserve_cli.runtime.tensors import Tensors
     from mlserve_cli.training.checkpoint import Checkpoints
 
@@ -101,7 +101,13 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
         )
     if request.checkpoints:
         request.checkpoints.discard()
-    verdict.show(made, as_json=request.as_json)
+    report = _report(made)
+    verdict.show(
+        made,
+        as_json=request.as_json,
+        facts={"report": str(report)} if report else None,
+        notes=[f"the report is '{report}'"] if report else (),
+    )
 
 
 def opened(request: Request) -> tuple[Package, Cases, Gate]:
@@ -122,3 +128,16 @@ def opened(request: Request) -> tuple[Package, Cases, Gate]:
         parent, data=request.data, calibration=request.calibration, target=request.target
     )
     return parent, cases, gate
+
+
+def _report(made: Verdict) -> Path | None:
+    """Write the learning curves beside a package that was trained."""
+    from mlserve_cli.pipeline import learning
+    from mlserve_cli.pipeline.optimize import report_beside
+
+    trainings = made.package.evidence("training")
+    if not trainings:
+        return None
+    report = report_beside(made.package.path)
+    learning.page(made, trainings).write(report)
+    return report

@@ -35,7 +35,7 @@ def show(
         console.print_error(
             Refused(
                 f"refused: {'; '.join(verdict.refusals)}. It was kept as '{verdict.package.path}'.",
-                hint="use it from there, or allow more with " + " and ".join(flags(verdict)),
+                hint=_hint(verdict),
             )
         )
         raise typer.Exit(Exit.REFUSED)
@@ -109,6 +109,12 @@ def _print(verdict: Verdict) -> None:
 
 def flags(verdict: Verdict) -> list[str]:
     """The options that would have let this variant pass."""
-    slower = sum("slower" in reason for reason in verdict.refusals)
-    flags = ["--max-drop"] if slower < len(verdict.refusals) else []
+    flags = ["--max-drop"] if any("loses" in reason for reason in verdict.refusals) else []
+    slower = any(reason.startswith("slower") for reason in verdict.refusals)
     return [*flags, "--allow-slower"] if slower else flags
+
+
+def _hint(verdict: Verdict) -> str:
+    if any("diverged" in reason for reason in verdict.refusals):
+        return "train again with a lower --learning-rate, or use what was kept"
+    return "use it from there, or allow more with " + " and ".join(flags(verdict))

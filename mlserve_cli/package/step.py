@@ -36,6 +36,7 @@ class Change:
     variant: the new variant's name. parameters, seed: go into the lineage.
     libraries: names of the distributions whose versions shaped the result.
     manifest: other fields of the manifest to replace (`finite_inputs`, `tolerance` …).
+    evidence: what was measured on the way, to be noted with the package; each has its "kind".
     """
 
     variant: str
@@ -43,6 +44,7 @@ class Change:
     seed: int | None = None
     libraries: tuple[str, ...] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    evidence: tuple[Mapping[str, Any], ...] = ()
 
 
 class Step(Protocol):
@@ -105,6 +107,9 @@ def run(
         progress.stage("proving the result on real rows")
         sealed = finish(draft, manifest, sample or [golden.read(parent.serve).inputs])
         step.ensures(parent, draft, sealed)
+        for measured in change.evidence:
+            facts = {key: value for key, value in measured.items() if key != "kind"}
+            Package(draft.path, sealed).add_evidence(measured["kind"], facts)
     return Package(target, sealed)
 
 

@@ -21,6 +21,7 @@ STEPS: Mapping[str, str] = {
     "prune": "mlserve_cli.pipeline.steps:prune",
     "distill": "mlserve_cli.pipeline.steps:distill",
     "engine": "mlserve_cli.pipeline.steps:engine",
+    "train": "mlserve_cli.pipeline.steps:train",
 }
 """What a recipe may name → `module:function` from (rows, **parameters) to a step."""
 
@@ -133,3 +134,10 @@ def engine(rows: Rows, *, engine: str) -> Step:
     from mlserve_cli.pipeline.engine import EngineStep
 
     return EngineStep(engine)
+
+
+def train(rows: Rows, **parameters: Any) -> Step:
+    """`mlserve train`."""
+    from mlserve_cli.finetune.step import TrainStep
+
+    return TrainStep(**parameters)

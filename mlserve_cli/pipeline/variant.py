@@ -6,10 +6,10 @@ get a name: the one asked for if the gates let it pass, else that name with `.re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import MlserveError
 from mlserve_cli.package import step as steps
@@ -107,7 +107,10 @@ def make(
                     progress=progress,
                 )
             )
-            refusals = tuple(reasons(gate, before, lost, ratios))
+            refusals = (
+                *_unsound(built.manifest.lineage[-1].parameters),
+                *reasons(gate, before, lost, ratios),
+            )
             record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
             place = _beside(target) if refusals else target
             check_target(place, overwrite=overwrite or bool(refusals))
@@ -157,6 +160,12 @@ def reasons(
         for ratio in ratios:
             if ratio.slower:
                 yield f"slower than {than}: {ratio.sentence()}"
+
+
+def _unsound(parameters: Mapping[str, Any]) -> Iterable[str]:
+    """Why the step does not stand for its own result: its training diverged."""
+    if "diverged" in parameters:
+        yield str(parameters["diverged"])
 
 
 def record(

@@ -180,8 +180,10 @@ class Keeper:
         return True
 
 
-NOWHERE = Checkpoints().stage("nowhere")
-"""Keeps nothing."""
+NO_CHECKPOINTS = Checkpoints()
+"""Nothing is kept, and nothing can be resumed."""
+
+NOWHERE = NO_CHECKPOINTS.stage("nowhere")
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -39,6 +39,7 @@ class History:
     stopped: str = ""
     diverged: bool = False
     metric: Metric | None = None
+    title: str = "training"
     resumed: tuple[int, ...] = ()
 
     @property
@@ -47,8 +48,10 @@ class History:
         return tuple(epoch.loss for epoch in self.epochs)
 
     def facts(self) -> dict[str, Any]:
-        """As evidence of the kind "training"."""
+        """As evidence."""
         facts = {
+            "kind": "training",
+            "title": self.title,
             "summary": self.sentence(),
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
@@ -61,6 +64,12 @@ class History:
         if self.metric:
             facts["metric"] = msgspec.to_builtins(self.metric)
         return facts
+
+    def lineage(self) -> dict[str, Any]:
+        """What the manifest says of it beside the options: an end before the last epoch."""
+        if self.diverged:
+            return {"kept_epoch": self.kept, "diverged": self.stopped}
+        return {"kept_epoch": self.kept} if self.stopped else {}
 
     def sentence(self) -> str:
         """How it went, in a line."""

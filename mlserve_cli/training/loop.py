@@ -122,6 +122,7 @@ def train(
             diverged=diverged,
             metric=validation.metric if validation else None,
             resumed=state.resumed,
+            title=title,
         )
         keeper.finish(module, history, progress)
     return history

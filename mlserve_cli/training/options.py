@@ -12,6 +12,9 @@ from mlserve_cli.package.definition import Definition
 LEARNING_RATE = {"sgd": 0.05, "adamw": 1e-3}
 """At the peak of the schedule; what small networks with batch normalization train well with."""
 
+GENTLER = 5.0
+"""Training on from weights worth keeping begins at a fifth of the rate that they were made with."""
+
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What TRAINING may hold.
