@@ -11,7 +11,7 @@ from mlserve_cli.cli import console, duration, variant
 if TYPE_CHECKING:
     from mlserve_cli.pipeline.aware import Aware
 
-Method = Literal["static", "dynamic", "int4", "int8-weights", "fp16", "bf16"]
+Method = Literal["static", "qat", "dynamic", "int4", "int8-weights", "fp16", "bf16"]
 
 
 def command(
@@ -21,6 +21,7 @@ def command(
         Method,
         typer.Option(
             help="static: int8 convolutions and matrices, with ranges from calibration rows; "
+            "qat: the same after a short training that feels the rounding, for what static spoils; "
             "dynamic: int8 matrices and LSTMs, no calibration; int4, int8-weights: small weights, "
             "float activations; fp16: for GPUs and ARM; bf16: through OpenVINO or torch."
         ),
@@ -87,6 +88,14 @@ def command(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A node to leave in float; may be repeated.")
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="qat: epochs of training; else a quarter of TRAINING's."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="qat: at its peak; else a tenth of TRAINING's.")
+    ] = None,
+    seed: variant.Seed = 0,
     cache: Annotated[
         bool, typer.Option(help="Keep ranges, and take those of the same model and rows.")
     ] = True,
@@ -108,7 +117,11 @@ def command(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with an --accuracy-aware search for this output."),
+        typer.Option(
+            "--resume",
+            help="Go on with an --accuracy-aware search for this output, or with a qat training "
+            "that was interrupted.",
+        ),
     ] = False,
     data: variant.Data = None,
     target: variant.Target = None,
@@ -130,21 +143,24 @@ def command(
         method,
         {
             "--quantizer": ("static", quantizer != "onnxruntime"),
-            "--calibrator": ("static", calibrator != "minmax"),
-            "--percentile": ("static", percentile is not None),
+            "--calibrator": ("static qat", calibrator != "minmax"),
+            "--percentile": ("static qat", percentile is not None),
             "--smooth": ("static", smooth),
             "--bias-correction": ("static", bias_correction),
-            "--target-isa": ("static", target_isa != "this"),
-            "--reduce-range": ("static", reduce_range != "auto"),
+            "--target-isa": ("static qat", target_isa != "this"),
+            "--reduce-range": ("static qat", reduce_range != "auto"),
             "--no-fuse": ("static", not fuse),
             "--algorithm": ("int4", algorithm != "rtn"),
             "--accuracy-aware": ("static", accuracy_aware),
+            "--epochs": ("qat", epochs is not None),
+            "--learning-rate": ("qat", learning_rate is not None),
+            "--seed": ("qat", seed != 0),
         },
     )
     for option, given in (
         ("--budget", budget is not None),
         ("--evaluations", evaluations is not None),
-        ("--resume", resume),
+        ("--resume", resume and method != "qat"),
     ):
         if given and not accuracy_aware:
             raise typer.BadParameter("it is for --accuracy-aware.", param_hint=option)
@@ -168,11 +184,20 @@ def command(
         "bias_correction": bias_correction,
         "target_isa": target_isa,
         "reduce_range": reduce_range,
-        "fuse": fuse,
+        "fuse": fuse and method == "static",
         "algorithm": algorithm,
         "quantizer": quantizer,
         "cache": cache,
     }
+    checkpoints = None
+    if method == "qat":
+        checkpoints = variant.checkpoints(output, resume=resume, force=force)
+        parameters |= {
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "checkpoints": checkpoints,
+        }
     request = variant.Request(
         parent=package,
         output=output,
@@ -184,6 +209,7 @@ def command(
         force=force,
         as_json=as_json,
         calibration=calibration,
+        checkpoints=checkpoints,
     )
     if accuracy_aware:
         _run_aware(request, parameters, budget, evaluations, resume=resume)
@@ -256,7 +282,8 @@ def _sentences(found: Aware) -> list[str]:
 def _check(method: str, given: dict[str, tuple[str, bool]]) -> None:
     """Refuse an option that the method would ignore."""
     for option, (wanted, is_given) in given.items():
-        if is_given and method != wanted:
+        if is_given and method not in wanted.split():
             raise typer.BadParameter(
-                f"it is for --method {wanted}, not {method}.", param_hint=option
+                f"it is for --method {' and '.join(wanted.split())}, not {method}.",
+                param_hint=option,
             )

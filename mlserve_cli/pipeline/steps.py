@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.package.definition import Definition
@@ -13,6 +13,10 @@ from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Step
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
+
+if TYPE_CHECKING:
+    from mlserve_cli.quantize.quantizers import Quantizer
+    from mlserve_cli.training.checkpoint import Checkpoints
 
 Rows = Iterable[Tensors] | None
 
@@ -25,7 +29,7 @@ STEPS: Mapping[str, str] = {
 }
 """What a recipe may name → `module:function` from (rows, **parameters) to a step."""
 
-METHODS = ("static", "dynamic", "int4", "int8-weights", "fp16", "bf16")
+METHODS = ("static", "qat", "dynamic", "int4", "int8-weights", "fp16", "bf16")
 """Of the step "quantize"."""
 
 
@@ -64,6 +68,10 @@ def quantize(
     algorithm: Any = "rtn",
     quantizer: str = "onnxruntime",
     cache: bool = True,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    checkpoints: Checkpoints | None = None,
 ) -> Step:
     """`mlserve quantize`; what another method does not need is left at its default."""
     from mlserve_cli import quantize
@@ -82,7 +90,7 @@ def quantize(
             return quantize.HalfStep(rows, exclude=excluded)
         case "bf16":
             return quantize.BfloatStep()
-        case "static":
+        case "static" | "qat":
             pass
         case _:
             raise StepError(
@@ -104,8 +112,19 @@ def quantize(
         fuse=fuse,
         exclude=excluded,
     )
+    writer: str | Quantizer = quantizer
+    if method == "qat":
+        from mlserve_cli.quantize.aware.quantizer import AwareQuantizer
+        from mlserve_cli.training.checkpoint import NO_CHECKPOINTS
+
+        writer = AwareQuantizer(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            checkpoints=checkpoints or NO_CHECKPOINTS,
+        )
     return quantize.StaticStep(
-        rows, choices=choices, cache=RangeCache() if cache else None, quantizer=quantizer
+        rows, choices=choices, cache=RangeCache() if cache else None, quantizer=writer
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,8 @@ from mlserve_cli.runtime.tensors import Tensors
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from mlserve_cli.training.curve import History
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
@@ -65,6 +67,8 @@ class Quantized:
     corrected: tuple[Corrected, ...] = ()
     saturation: tuple[Saturation, ...] = ()
     left: tuple[Left, ...] = ()
+    training: History | None = None  # of a quantizer that trains
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of its own, for the lineage
 
 
 def quantize(
@@ -279,7 +283,7 @@ class StaticStep:
             progress.say(sentence)
         result.copy_source(parent, draft)
         self._done = done
-        facts = {"quantizer": self._quantizer.name} | self._choices.facts()
+        facts = {"quantizer": self._quantizer.name} | self._choices.facts() | dict(done.facts)
         facts |= {
             "calibration_rows": rows.count,
             "calibration_digest": f"sha256:{rows.digest}",
@@ -307,6 +311,9 @@ class StaticStep:
         package = Package(draft.path, manifest)
         package.add_evidence("calibration", self._review.facts())
         package.add_evidence("saturation", targets.evidence(self._choices, self._done.saturation))
+        if self._done.training:
+            measured = self._done.training.facts()
+            package.add_evidence(measured.pop("kind"), measured)
         if self._done.left:
             facts = [msgspec.to_builtins(item) for item in self._done.left]
             summary = " ".join(leftover.sentences(self._done.left))

@@ -98,7 +98,10 @@ def train(
                         progress.advance(note=state.losses.note)
                         if interrupt.asked or keeper.due(state.steps):
                             with loader.turn:
-                                keeper.write(state, progress, seconds=time.monotonic() - began)
+                                seconds = time.monotonic() - began
+                                kept = keeper.write(state, progress, seconds=seconds)
+                            if interrupt.asked and kept:
+                                progress.say(f"--resume goes on after step {state.steps:,}")
                             interrupt.deliver()
                 mean = state.losses.mean()
                 measured = _measured(state, validation, kind)
@@ -108,7 +111,7 @@ def train(
             state.stopped = _diverged(state, error)
         if state.stopped:
             progress.say(state.stopped)
-        kept = state.choose_weights(best=diverged or options.patience is not None)
+        kept_epoch = state.choose_weights(best=diverged or options.patience is not None)
         module.to("cpu").eval()
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         history = History(
@@ -117,7 +120,7 @@ def train(
             seconds=time.monotonic() - began,
             precision=kind,
             seed=seed,
-            kept=kept,
+            kept=kept_epoch,
             stopped=state.stopped,
             diverged=diverged,
             metric=validation.metric if validation else None,

@@ -126,7 +126,12 @@ def require_module(package: Package, *functions: str) -> None:
 
 
 def require_functions(package: Package, *functions: str) -> None:
-    """Refuse a package whose definition lacks one of `functions`; it is only parsed."""
+    """Refuse a package whose definition is not there or lacks one of `functions`; it is parsed."""
+    if not (package.source / DEFINITION).is_file():
+        raise StepError(
+            f"'{package.path}' holds no definition to train with.",
+            hint="export it from a definition, a .py file with model() and training()",
+        )
     found = _names(package.source / DEFINITION)
     for name in functions:
         if name not in found:

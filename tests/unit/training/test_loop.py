@@ -1,15 +1,23 @@
 # ruff: noqa: TID253
+import json
+import signal
+
 import pytest
 import torch
+from safetensors import safe_open
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.package.definition import Metric
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.training import precision
+from mlserve_cli.training.checkpoint import Checkpoints
+from mlserve_cli.training.divergence import Diverged, Losses
 from mlserve_cli.training.inputs import batches
 from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import task_loss
 from mlserve_cli.training.options import TrainingOptions
 from mlserve_cli.training.schedule import cosine
+from mlserve_cli.training.validation import Validation
 
 
 def run(definition, *, seed=0, module=None, progress=None, once=None, **changes):
@@ -144,3 +152,174 @@ def test_bf16_is_chosen_only_where_the_machine_computes_in_it(monkeypatch):
     machine.isa = ("avx2", "amx_bf16")
     assert precision.choose("auto", "cpu") == "bf16"
     assert precision.choose("fp32", "cpu") == "fp32"
+
+
+def small(rows=64, *, seed=0):
+    """Two overlapping clouds of points: batches in the same order each time, and one network."""
+    draws = torch.Generator().manual_seed(seed)
+    points = torch.randn(rows, 4, generator=draws)
+    classes = (points[:, 0] + 0.5 * torch.randn(rows, generator=draws) > 0).long()
+    points[:, 0] += classes
+    torch.manual_seed(1)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+    return module, [((points[at : at + 8],), classes[at : at + 8]) for at in range(0, rows, 8)]
+
+
+def fit(module, batches, *, validation=None, progress=None, loss=None, **options):
+    return train(
+        module,
+        lambda: batches,
+        options=TrainingOptions(**{"precision": "fp32"} | options),
+        loss=loss or torch.nn.functional.cross_entropy,
+        seed=0,
+        progress=progress or Silent(),
+        validation=validation,
+    )
+
+
+def scripted(values, *, higher_is_better=True):
+    """A validation whose metric is what the script says, epoch after epoch."""
+    rest = iter(values)
+    return Validation(
+        batches=lambda: [((torch.zeros(2, 4),), torch.zeros(2, dtype=torch.long))],
+        metric=Metric(name="quality", higher_is_better=higher_is_better, unit=""),
+        score=lambda outputs, targets: next(rest),
+    )
+
+
+def test_the_average_ends_nearer_to_the_middle_than_the_last_step():
+    """With decay d the average after each step is d · average + (1 − d) · weights."""
+    module, batches = small()
+    fit(module, batches, epochs=1, ema=0.9)
+    followed, seen = small()[0], []
+
+    class Following(Silent):
+        def advance(self, steps=1, note=""):
+            seen.append(followed[0].weight.detach().clone())
+
+    first = followed[0].weight.detach().clone()
+    fit(followed, batches, epochs=1, progress=Following())
+    expected = first
+    for step, weights in enumerate(seen, 1):
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights
+    assert torch.allclose(module[0].weight, expected, atol=1e-6)
+    assert not torch.allclose(module[0].weight, followed[0].weight, atol=1e-4)
+
+
+def test_training_stops_when_patience_ends_and_keeps_the_best_epoch():
+    module, batches = small()
+    history = fit(module, batches, epochs=9, patience=2, validation=scripted([1, 3, 2, 3, 9]))
+    assert [epoch.validation for epoch in history.epochs] == [1, 3, 2, 3]
+    assert history.kept == 2
+    assert "stopped after epoch 4" in history.stopped
+    assert not history.diverged
+    best, _ = small()
+    fit(best, batches, epochs=9, patience=1, validation=scripted([1, 3, 2]))
+    assert torch.equal(module[0].weight, best[0].weight)
+
+
+def test_a_metric_that_should_fall_is_best_where_it_is_lowest():
+    module, batches = small()
+    history = fit(
+        module,
+        batches,
+        epochs=5,
+        patience=2,
+        validation=scripted([3, 1, float("nan"), 2], higher_is_better=False),
+    )
+    assert (history.kept, len(history.epochs)) == (2, 4)
+
+
+def test_without_patience_the_last_epoch_is_kept_whatever_validation_says():
+    module, batches = small()
+    history = fit(module, batches, epochs=3, validation=scripted([9, 2, 1]))
+    last, _ = small()
+    fit(last, batches, epochs=3)
+    assert history.kept == 3
+    assert torch.equal(module[0].weight, last[0].weight)
+
+
+def test_a_loss_that_diverges_later_leaves_the_best_weights_so_far():
+    module, batches = small()
+    steps = iter(range(1000))
+
+    def loss(outputs, targets):
+        value = torch.nn.functional.cross_entropy(outputs, targets)
+        return value * float("nan") if next(steps) == 2 * len(batches) + 3 else value
+
+    history = fit(module, batches, epochs=4, loss=loss)
+    assert history.diverged
+    assert history.kept == 2
+    assert "the loss is nan at step 4 of epoch 3" in history.stopped
+    assert "the weights of epoch 2 are kept" in history.stopped
+    assert all(bool(each.isfinite().all()) for each in module.state_dict().values())
+    assert not module.training
+
+
+def test_losses_of_a_gpu_are_looked_at_now_and_then_and_none_is_missed():
+    losses = Losses(every=3)
+    for value in (1.0, float("nan")):
+        losses.add(torch.tensor(value))
+    assert losses.note == ""
+    with pytest.raises(Diverged, match="nan at step 2"):
+        losses.add(torch.tensor(1.0))
+    losses = Losses(every=3)
+    losses.add(torch.tensor(2.0))
+    losses.add(torch.tensor(4.0))
+    assert losses.mean() == 3.0
+
+
+def test_a_batch_for_a_gpu_is_pinned_in_its_layout(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    images, classes = torch.rand(2, 3, 4, 4), torch.zeros(2)
+    (found,), targets = precision.ready(((images,), {"class": classes}), "cuda")
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, images)
+    assert targets["class"] is classes
+    assert len(pinned) == 2
+    pinned.clear()
+    precision.ready(((images,), classes), "cpu")
+    assert pinned == []
+
+
+def test_a_gpu_computes_in_bf16_if_it_can(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert precision.choose("auto", "cuda") == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert precision.choose("auto", "cuda") == "fp32"
+
+
+@pytest.mark.gpu
+def test_the_same_loop_trains_on_a_gpu_in_bf16_and_resumes(mixed, tmp_path):
+    module, history = run(mixed, epochs=4)
+    assert history.precision == "bf16"
+    assert history.losses[-1] < history.losses[0] / 2
+    assert {each.device.type for each in module.parameters()} == {"cpu"}
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step_and_a_checkpoint(tmp_path):
+    """The signal comes in the middle of a forward pass; it is raised after the step, once."""
+    module, batches = small()
+    calls = iter(range(100))
+
+    def loss(outputs, targets):
+        if next(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+    keeper = Checkpoints(folder=tmp_path, seconds=1e9).stage("one")
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            module,
+            lambda: batches,
+            options=TrainingOptions(epochs=2, precision="fp32"),
+            loss=loss,
+            seed=0,
+            progress=Silent(),
+            keeper=keeper,
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with safe_open(tmp_path / "one.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["facts"])["steps"] == 5
