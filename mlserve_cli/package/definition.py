@@ -6,6 +6,7 @@ sample()        a few real inputs: an array, a tuple of arrays, a dict by input 
                 frame
 calibration()   yields batches of inputs, for ranges and statistics (else: the sample)
 training()      yields batches of (inputs, targets), once an epoch
+validation()    yields batches of (inputs, targets) that neither of the others has, for each epoch
 evaluation()    yields batches of (inputs, targets) that training never saw
 metric(outputs, targets)   one value a sample, or one number for all (then bootstrapped)
 loss(outputs, targets)     for training; by default from the targets' type
@@ -272,6 +273,7 @@ _HINTS = {
     "sample": "sample() returns a few real inputs; the export is traced and checked with them",
     "calibration": "calibration() yields batches of real inputs; or pass --calibration FILE",
     "training": "training() yields batches of (inputs, targets), once an epoch",
+    "validation": "validation() yields batches of (inputs, targets), not those of evaluation()",
     "evaluation": "evaluation() yields batches of (inputs, targets); or pass --data FILE",
     "student": "student() returns the smaller network that is to learn from the model",
 }

@@ -297,7 +297,7 @@ class StaticStep:
         facts["exclude"] = list(self._choices.exclude)  # last, where a person looks for it
         return result.change(
             parent,
-            "int8-static",
+            "int8-qat" if done.training else "int8-static",
             facts,
             sets=targets.proven(self._choices, done.saturation),
             libraries=self._quantizer.libraries,

@@ -154,7 +154,7 @@ def _network() -> Any:
             }
             ranges = {}
             for name, places in self.ends.items():
-                low, high = (float(getattr(self, place)) for place in places)
+                low, high = (getattr(self, place).item() for place in places)
                 ranges[name] = Range(min(low, 0.0), max(high, 0.0))
             return arrays, ranges
 
