@@ -93,7 +93,7 @@ def command(
         typer.Option(min=1, help="qat: epochs of training; else a quarter of TRAINING's."),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="qat: at its peak; else a tenth of TRAINING's.")
+        float | None, typer.Option(help="qat: of AdamW, at its peak; else 0.001.")
     ] = None,
     seed: variant.Seed = 0,
     cache: Annotated[

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MOVERS = (*RESHAPES, "MaxPool")
 """The writer gives their outputs the scale of their inputs, whose levels they only move."""
 
+KEEPERS = ("AveragePool",)
+"""Their outputs get the scale of their inputs as well, and are rounded once more."""
+
 
 def build(
     model: ModelProto,
@@ -92,8 +95,14 @@ def _network() -> Any:
 
         def _range(self, name: str, found: Range) -> None:
             maker = self.makers.get(name)
+            if maker is not None and maker.name in self.chosen and maker.op_type in KEEPERS:
+                root = maker.input[0]
+                while root not in self.ends:
+                    root = self.makers[root].input[0]
+                self.ends[name] = self.ends[root]
+                return
             fixed = maker is not None and maker.op_type in ACTIVATIONS
-            count = len(self.ends)
+            count = len(list(self.parameters()))
             self.ends[name] = (f"low_{count}", f"high_{count}")
             low, high = min(found.low, 0.0), max(found.high, 0.0)
             # What a Relu cuts off stays cut off: the writer makes the rounding do its work.
@@ -178,8 +187,8 @@ def _rounded(
                 continue
             after = readers.get(name, [])
             folded = len(after) == 1 and after[0].op_type in ACTIVATIONS
-            if folded and after[0].name in chosen and maker.op_type in HEAVY:
-                continue  # one kernel: the product is rounded after its activation
+            if folded and after[0].name in chosen:
+                continue  # the writer rounds after the activation alone, which does its work
         found.append(name)
     return found
 

@@ -284,7 +284,8 @@ def _slice(node: NodeProto, values: Values) -> torch.Tensor:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step < 1:
             raise StepError(f"the node '{node.name}' reads backwards.", hint=_HINT)
-        cut[axis] = slice(start, end, step)
+        size = x.shape[axis]  # exporters write the end of an int64 for "to the end"
+        cut[axis] = slice(max(start, -size), min(end, size), step)
     found: torch.Tensor = x[tuple(cut)]
     return found
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from mlserve_cli.quantize.static import Quantized
 
-SLOWER = 10.0
-"""The weights are those of the float model already, and need to move by a step of 8 bits or so."""
+LEARNING_RATE = 1e-3
+"""Of AdamW, whatever TRAINING says: what int8 spoils are channels far from alike, whose gradients
+are as far apart, and AdamW's steps do not depend on their size. A depthwise network that static
+int8 took from 93.2 to 68.8 % came back to 86.6 %, with SGD to 74.6 % at its best rate."""
 
 TOLERANCE = 1e-3
 """Of torch's answers beside ONNX Runtime's, relative: another order of sums, no more."""
@@ -39,7 +41,7 @@ TOLERANCE = 1e-3
 class AwareQuantizer:
     """Trains the graph with its roundings, on training() and loss() of the definition.
 
-    epochs: by default a quarter of TRAINING's. learning_rate: by default a tenth of its rate.
+    epochs: by default a quarter of TRAINING's. learning_rate: of AdamW, at its peak.
     """
 
     epochs: int | None = None
@@ -87,8 +89,9 @@ class AwareQuantizer:
         full = TrainingOptions.of(definition)
         options = TrainingOptions.of(
             definition,
+            optimizer="adamw",
             epochs=-(-full.epochs // 4) if self.epochs is None else self.epochs,
-            learning_rate=full.peak / SLOWER if self.learning_rate is None else self.learning_rate,
+            learning_rate=LEARNING_RATE if self.learning_rate is None else self.learning_rate,
             precision="fp32",  # bf16 has as few levels as int8: it would round the roundings
         )
         given, rows = validation.choose(

@@ -34,7 +34,7 @@ def activation(values: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> t
     "Learned step size quantization", 2020; with a zero point: Bhalgat et al., 2020). Their
     gradients are sums over all values, and are scaled down by the root of their number.
     """
-    share = 1 / math.sqrt(max(1, values[0].numel()) * (LEVELS - 1))
+    share = math.sqrt((LEVELS - 1) / max(1, values[0].numel()))
     low, high = _slowed(low, share).clamp(max=0), _slowed(high, share).clamp(min=0)
     scale = ((high - low) / (LEVELS - 1)).clamp(min=1e-12)
     zero = nearest(-low / scale)
