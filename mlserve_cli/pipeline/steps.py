@@ -114,10 +114,10 @@ def quantize(
     )
     writer: str | Quantizer = quantizer
     if method == "qat":
-        from mlserve_cli.quantize.aware.quantizer import AwareQuantizer
+        from mlserve_cli.quantize.qat.quantizer import QatQuantizer
         from mlserve_cli.training.checkpoint import NO_CHECKPOINTS
 
-        writer = AwareQuantizer(
+        writer = QatQuantizer(
             epochs=epochs,
             learning_rate=learning_rate,
             seed=seed,

@@ -23,12 +23,12 @@ from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline import steps
 from mlserve_cli.pipeline.cases import Cases
 from mlserve_cli.quantize import static
-from mlserve_cli.quantize.aware import network, rounding
 from mlserve_cli.quantize.calibration.collection import collect
 from mlserve_cli.quantize.calibration.grid import Grid
 from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.calibration.rows import gather
 from mlserve_cli.quantize.prepare import prepare
+from mlserve_cli.quantize.qat import network, rounding
 from mlserve_cli.quantize.selection import select
 from mlserve_cli.quantize.weights import rounded
 from mlserve_cli.runtime.tensors import TensorSpec
@@ -217,7 +217,7 @@ def test_training_recovers_most_of_what_static_int8_loses(separable, tmp_path):
     assert accuracy(separable) - accuracy(made["qat"]) < lost / 2
     assert made["qat"].manifest.variant == "int8-qat"
     facts = made["qat"].manifest.lineage[-1].parameters
-    assert (facts["quantizer"], facts["epochs"], facts["seed"]) == ("aware", 12, 0)
+    assert (facts["quantizer"], facts["epochs"], facts["seed"]) == ("qat", 12, 0)
     (evidence,) = made["qat"].evidence("training")
     assert evidence["precision"] == "fp32"
     assert len(evidence["curve"]) == 12

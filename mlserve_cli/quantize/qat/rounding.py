@@ -23,7 +23,8 @@ def weight(values: torch.Tensor, axis: int, *, reduce_range: bool = False) -> to
     levels = 64 if reduce_range else 127
     others = tuple(each for each in range(values.ndim) if each != axis % values.ndim)
     largest = values.detach().abs().amax(others, keepdim=True)
-    scale = torch.where(largest > 0, largest / levels, torch.ones_like(largest))
+    scale = largest / levels
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # of the smallest it may be none
     return nearest(values / scale).clamp(-levels, levels) * scale
 
 

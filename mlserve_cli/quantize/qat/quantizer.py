@@ -11,9 +11,9 @@ from mlserve_cli.errors import StepError, needs_extra
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.package import Package
 from mlserve_cli.quantize import leftover, saturation
-from mlserve_cli.quantize.aware import network
 from mlserve_cli.quantize.calibration.collection import collect
 from mlserve_cli.quantize.choices import Choices
+from mlserve_cli.quantize.qat import network
 from mlserve_cli.quantize.quantizers.quantizer import Job, refuse
 from mlserve_cli.quantize.selection import select
 from mlserve_cli.training import source, validation
@@ -38,7 +38,7 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AwareQuantizer:
+class QatQuantizer:
     """Trains the graph with its roundings, on training() and loss() of the definition.
 
     epochs: by default a quarter of TRAINING's. learning_rate: of AdamW, at its peak.
@@ -48,7 +48,7 @@ class AwareQuantizer:
     learning_rate: float | None = None
     seed: int = 0
     checkpoints: Checkpoints = NO_CHECKPOINTS
-    name: str = "aware"
+    name: str = "qat"
     libraries: tuple[str, ...] = ("torch",)
 
     def requires(self, parent: Package, choices: Choices) -> None:

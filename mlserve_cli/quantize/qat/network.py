@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlserve_cli.errors import StepError
-from mlserve_cli.quantize.aware import operators, rounding
 from mlserve_cli.quantize.calibration.range import Range
+from mlserve_cli.quantize.qat import operators, rounding
 from mlserve_cli.quantize.selection import ACTIVATIONS, HEAVY, RESHAPES, Selection
 from mlserve_cli.quantize.weights import channel_axis
 from mlserve_cli.runtime.tensors import Array
