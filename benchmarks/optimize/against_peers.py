@@ -48,7 +48,8 @@ HERE = Path(__file__).parent
 DIGITS = HERE.parent.parent / "samples" / "digits" / "model.py"
 ENVIRONMENTS = Path.home() / ".cache" / "mlserve" / "benchmarks"
 OLIVE = ["torch==2.13.0", "olive-ai==0.13.0", "onnxruntime==1.32.0", "requests", "sympy"]
-NETS = {"resnet18": "pictures", "resnet50": "pictures", "minilm": "tokens"}
+NETS = {"resnet18": "pictures", "resnet50": "pictures", "minilm": "tokens", "bert": "tokens"}
+ENCODERS = ("minilm", "bert")
 BATCHES = (1, 8)
 THREADS = len(os.sched_getaffinity(0))
 Run = Callable[[np.ndarray], np.ndarray]
@@ -184,7 +185,7 @@ def nncf(case: Case, target: Path) -> None:
     import nncf
     import onnx
 
-    attends = nncf.ModelType.TRANSFORMER if case.name == "minilm" else None
+    attends = nncf.ModelType.TRANSFORMER if case.name in ENCODERS else None
     rows = case.batches(1)
     made = nncf.quantize(
         onnx.load(case.package.model), nncf.Dataset(rows), subset_size=len(rows), model_type=attends
@@ -249,7 +250,7 @@ def olive(environments: Path) -> Callable[[Case, Path], None]:
 
 def tools(case: Case, environments: Path) -> dict[str, Callable[[Case, Path], None]]:
     ours = {"mlserve": mlserve()}
-    if case.name == "minilm":
+    if case.name in ENCODERS:
         ours["mlserve --smooth"] = mlserve(smooth=True)
     if _installed("nncf"):
         ours["mlserve --quantizer nncf"] = mlserve(quantizer="nncf")

@@ -97,17 +97,17 @@ class Layer(nn.Module):
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
-class MiniLM(nn.Module):
-    """(batch, 128) token ids → the mean of the last layer, (batch, 384): 6 layers, 12 heads.
+class Encoder(nn.Module):
+    """(batch, 128) token ids → the mean of the last layer, (batch, width).
 
     Trained encoders have a few channels that are much louder than the rest; so has this.
     """
 
-    def __init__(self, width: int = 384) -> None:
+    def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(LENGTH, width)
         self.norm = nn.LayerNorm(width)
-        self.layers = nn.Sequential(*(Layer(width, 12) for _ in range(6)))
+        self.layers = nn.Sequential(*(Layer(width, heads) for _ in range(depth)))
         with torch.no_grad():
             for layer in self.layers:
                 for norm in (layer.norm1, layer.norm2):
@@ -126,7 +126,12 @@ def resnet50() -> nn.Module:
 
 
 def minilm() -> nn.Module:
-    return MiniLM().eval()
+    return Encoder(384, 6, 12).eval()
+
+
+def bert() -> nn.Module:
+    """BERT-base: 110 million parameters."""
+    return Encoder(768, 12, 12).eval()
 
 
 def _settled(net: nn.Module, rows) -> nn.Module:

@@ -16,7 +16,7 @@ from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Change
-from mlserve_cli.quantize import memory, requirements, result
+from mlserve_cli.quantize import fusions, memory, requirements, result
 from mlserve_cli.quantize.prepare import prepare, quietly
 from mlserve_cli.quantize.selection import heavy
 from mlserve_cli.runtime.manifest import Manifest
@@ -58,7 +58,10 @@ class DynamicStep:
             progress.stage("preparing the float model")
             prepared = prepare(parent.model, Path(folder))
             progress.stage("writing the int8 model")
-            nodes = heavy(onnx.load(prepared), OPERATORS, self._exclude)
+            model = onnx.load(prepared)
+            nodes = heavy(model, OPERATORS, self._exclude)
+            fusions.part_residuals(model)
+            onnx.save(model, prepared)
             _write(prepared, draft.serve / parent.manifest.model, nodes)
         result.copy_source(parent, draft)
         facts = {"weights": "int8 per tensor", "exclude": list(self._exclude)}

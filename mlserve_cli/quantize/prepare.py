@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.graph import attention
+from mlserve_cli.quantize import memory
 from mlserve_cli.quantize.normalform import normalize
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ def prepare(model: Path, folder: Path) -> Path:
     if opset(loaded) < OPSET:
         loaded = _convert(loaded, model)
     onnx.save(loaded, converted)
+    del loaded  # what follows reads the file, several times
     prepared = folder / "prepared.onnx"
     _infer(converted, prepared)
+    memory.give_back()
     result = onnx.load(prepared)
     _name_nodes(result)
     normalize(result)

@@ -22,6 +22,7 @@ from mlserve_cli.package.progress import Progress, Silent
 from mlserve_cli.package.step import Change
 from mlserve_cli.quantize import (
     attention,
+    fusions,
     leftover,
     memory,
     qdq,
@@ -38,6 +39,7 @@ from mlserve_cli.quantize.calibration.cache import RangeCache
 from mlserve_cli.quantize.calibration.collection import Collected, collect
 from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.calibration.rows import CalibrationRows, gather
+from mlserve_cli.quantize.calibration.skeleton import outsource
 from mlserve_cli.quantize.choices import Choices
 from mlserve_cli.quantize.leftover import Left
 from mlserve_cli.quantize.prepare import prepare, quietly
@@ -72,7 +74,7 @@ class Quantized:
 
 
 def quantize(
-    prepared: ModelProto,
+    prepared: ModelProto | Path,
     calibration: CalibrationRows,
     choices: Choices,
     *,
@@ -81,14 +83,18 @@ def quantize(
 ) -> Quantized:
     """Write `prepared` (by `prepare`; it is not changed) in int8, as `choices` say.
 
-    Ranges that `cache` holds for the very same model, rows and method are taken from there.
-    Raises `StepError` for what cannot be quantized, and where the model fails on the rows.
+    Where it is the path of a file, its weights are not held while ranges are found: then only the
+    session that runs the rows has them. Ranges that `cache` holds for the very same model, rows and
+    method are taken from there. Raises `StepError` for what cannot be quantized, and where the
+    model fails on the rows.
     """
     import onnx
 
     progress = progress or Silent()
-    model = onnx.ModelProto()
-    model.CopyFrom(prepared)
+    source = prepared if isinstance(prepared, Path) else None
+    model = onnx.load(prepared) if isinstance(prepared, Path) else onnx.ModelProto()
+    if not isinstance(prepared, Path):
+        model.CopyFrom(prepared)
     selection = select(model, choices.exclude)
     left = leftover.find(model, selection)
     with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as name:
@@ -100,8 +106,18 @@ def quantize(
                 model, selection.nodes, calibration, folder, reduce_range=choices.reduce_range
             )
             selection = select(model, choices.exclude)  # inputs have other names now
+            if source is not None:
+                source = folder / "smooth.onnx"
+                onnx.save(model, source)
+        key = _key(model, selection, calibration, choices) if cache else ""
+        if source is not None:
+            model = outsource(model, folder / "held.weights")
+        memory.give_back()
         progress.stage("finding ranges with real data")
-        collected = _ranges(model, selection, calibration, choices, folder, cache, progress)
+        collected = _ranges(model, selection, calibration, choices, folder, cache, key, progress)
+        if source is not None:
+            (folder / "held.weights").unlink()
+            model = onnx.load(source)
         corrected: list[Corrected] = []
         if choices.bias_correction:
             progress.stage("correcting biases")
@@ -114,7 +130,9 @@ def quantize(
                 reduce_range=choices.reduce_range,
             )
         progress.stage("writing the int8 model")
+        memory.give_back()
         written = write(model, selection, collected.ranges, choices)
+        memory.give_back()
         found = saturation.analyse(written, calibration, folder)
     return Quantized(
         model=written,
@@ -126,6 +144,15 @@ def quantize(
     )
 
 
+def _key(
+    model: ModelProto, selection: Selection, calibration: CalibrationRows, choices: Choices
+) -> str:
+    method: str = choices.calibrator
+    if method == "percentile":
+        method += f" {choices.percentile!r}"
+    return caches.key(model, calibration, method, selection.tensors)
+
+
 def _ranges(
     model: ModelProto,
     selection: Selection,
@@ -133,12 +160,9 @@ def _ranges(
     choices: Choices,
     folder: Path,
     cache: RangeCache | None,
+    key: str,
     progress: Progress,
 ) -> Collected:
-    method: str = choices.calibrator
-    if method == "percentile":
-        method += f" {choices.percentile!r}"
-    key = caches.key(model, calibration, method, selection.tensors) if cache else ""
     found = cache.read(key, selection.tensors) if cache else None
     if found is None:
         found = collect(
@@ -198,6 +222,7 @@ def write(
             )
             quantizer.quantize_model()
             qdq.spare(quantizer.model.model, selection.nodes)
+            fusions.part_residuals(quantizer.model.model)
             quantizer.model.topological_sort()  # it appends at the end; the standard wants order
     except Exception as error:  # the writer raises ValueError, AttributeError, AssertionError …
         raise StepError(f"the model cannot be quantized: {first_line(error)}.") from error
@@ -242,14 +267,13 @@ class StaticStep:
 
     def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
         """Gather the rows, write the quantized model, take the source along."""
-        import onnx
-
         from mlserve_cli.graph import clean
 
         with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as name:
             folder = Path(name)
             progress.stage("preparing the float model")
-            prepared = onnx.load(prepare(parent.model, folder))
+            path = prepare(parent.model, folder)
+            memory.give_back()
             progress.stage("reading the calibration rows")
             rows = gather(
                 self._calibration,
@@ -260,7 +284,7 @@ class StaticStep:
             done = self._quantizer.quantize(
                 Job(
                     parent=parent,
-                    prepared=prepared,
+                    path=path,
                     rows=rows,
                     choices=self._choices,
                     folder=folder,

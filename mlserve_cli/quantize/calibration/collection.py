@@ -24,7 +24,7 @@ from mlserve_cli.quantize.calibration.rows import CalibrationRows, cut
 from mlserve_cli.runtime.tensors import rows
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 _LOW = "__low"
 _HIGH = "__high"
@@ -86,7 +86,7 @@ def extremes(
     progress: Progress,
 ) -> Collected:
     """The smallest and the largest value of each tensor. Raises `StepError` as the model does."""
-    opened = probe.session(_reduced(model, tensors), _names(tensors), folder)
+    opened = probe.session(model, _names(tensors), folder, nodes=_reductions(tensors))
     found: dict[str, Range] = {}
     before: dict[str, Range] = {}
     first = int(calibration.count * (1 - LAST)) if calibration.count >= 8 else 0
@@ -117,19 +117,20 @@ def _names(tensors: Sequence[str]) -> list[str]:
     return [name + suffix for name in tensors for suffix in (_LOW, _HIGH)]
 
 
-def _reduced(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
-    import onnx
+def _reductions(tensors: Sequence[str]) -> list[NodeProto]:
+    """The smallest and the largest of each; those of the last tensors first.
+
+    ONNX Runtime orders nodes from the ends of the graph, the last one first. In the tensors' own
+    order all of them were computed, and kept, before the first was reduced.
+    """
     from onnx import helper
 
-    augmented = onnx.ModelProto()
-    augmented.CopyFrom(model)
-    for name in tensors:
-        for op, suffix in (("ReduceMin", _LOW), ("ReduceMax", _HIGH)):
-            # Without axes both reduce everything, in every opset: a scalar is left.
-            augmented.graph.node.append(
-                helper.make_node(op, [name], [name + suffix], name=name + suffix, keepdims=0)
-            )
-    return augmented
+    return [
+        # Without axes both reduce everything, in every opset: a scalar is left.
+        helper.make_node(op, [name], [name + suffix], name=name + suffix, keepdims=0)
+        for name in reversed(tensors)
+        for op, suffix in (("ReduceMin", _LOW), ("ReduceMax", _HIGH))
+    ]
 
 
 def _check_usable(found: Mapping[str, Range]) -> None:

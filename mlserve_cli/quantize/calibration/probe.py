@@ -14,26 +14,35 @@ import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.quantize.calibration.rows import CalibrationRows, cut
+from mlserve_cli.quantize.calibration.skeleton import outsource
 from mlserve_cli.runtime.tensors import Tensors, rows
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 BUDGET_BYTES = 256 << 20
 """Of values fetched in one run: small beside what ONNX Runtime itself needs for a large model."""
 
 
-def session(model: ModelProto, outputs: Sequence[str], folder: Path, *, type: int = 0) -> Any:
+def session(
+    model: ModelProto,
+    outputs: Sequence[str],
+    folder: Path,
+    *,
+    type: int = 0,
+    nodes: Sequence[NodeProto] = (),
+) -> Any:
     """Open a copy of `model` that answers the tensors `outputs` and nothing else.
 
-    type: their ONNX element type where it is not float32.
+    type: their ONNX element type where it is not float32. nodes: that it has beside its own.
     """
     import onnx
     import onnxruntime as ort
     from onnx import TensorProto, helper
 
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
+    weights = folder / "probe.weights"
+    opened = outsource(model, weights)
+    opened.graph.node.extend(nodes)
     del opened.graph.output[:]
     for name in outputs:
         opened.graph.output.append(
@@ -47,8 +56,9 @@ def session(model: ModelProto, outputs: Sequence[str], folder: Path, *, type: in
         return ort.InferenceSession(path, sess_options=settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise StepError(f"the prepared model does not load: {first_line(error)}.") from error
-    finally:
+    finally:  # what is mapped into memory stays there
         path.unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
 
 
 def run(opened: Any, outputs: Sequence[str], batch: Tensors, number: int) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlserve_cli.quantize import qdq, saturation
+from mlserve_cli.quantize import fusions, qdq, saturation
 from mlserve_cli.quantize.calibration.collection import extremes
 from mlserve_cli.quantize.quantizers.quantizer import Job
 
@@ -28,4 +28,5 @@ def finish(written: ModelProto, job: Job) -> Quantized:
         found = extremes(model, bare, job.rows, job.folder, progress=job.progress)
         qdq.scale_outputs(model, found.ranges)
         model = qdq.settle(model, job.choices.form)
+    fusions.part_residuals(model)
     return Quantized(model=model, saturation=tuple(saturation.analyse(model, job.rows, job.folder)))

@@ -53,25 +53,22 @@ class NncfQuantizer:
         require_library("nncf", "nncf", PURPOSE)
 
     def quantize(self, job: Job) -> Quantized:
-        """Let NNCF quantize a copy, then bring it to ONNX Runtime's form."""
-        import onnx
-
-        kept = set(heavy(job.prepared, HEAVY, job.choices.exclude))
-        ignored = [name for name in heavy(job.prepared, HEAVY) if name not in kept]
+        """Let NNCF quantize the graph, then bring it to ONNX Runtime's form."""
+        prepared = job.prepared
+        kept = set(heavy(prepared, HEAVY, job.choices.exclude))
+        ignored = [name for name in heavy(prepared, HEAVY) if name not in kept]
         items: list[Tensors] = list(job.rows.parts(BATCH))
-        model = onnx.ModelProto()
-        model.CopyFrom(job.prepared)
         job.progress.stage("quantizing with NNCF")
         with _alone(), needs_extra("nncf", PURPOSE):
             import nncf
 
             try:
                 written: ModelProto = nncf.quantize(
-                    model,
+                    prepared,
                     nncf.Dataset(items),
                     subset_size=len(items),
                     preset=nncf.QuantizationPreset.MIXED,  # activations with a zero point
-                    model_type=nncf.ModelType.TRANSFORMER if _attends(job.prepared) else None,
+                    model_type=nncf.ModelType.TRANSFORMER if _attends(prepared) else None,
                     ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
                     fast_bias_correction=True,
                     advanced_parameters=_parameters(job.choices),

@@ -25,17 +25,24 @@ if TYPE_CHECKING:
 class Job:
     """One model to quantize.
 
-    parent: the float package. prepared: its graph by `prepare`, not to be changed.
+    parent: the float package. path: its graph as `prepare` wrote it.
     rows: checked, to be gone through as often as need be. folder: for what is written on the way.
     """
 
     parent: Package
-    prepared: ModelProto
+    path: Path
     rows: CalibrationRows
     choices: Choices
     folder: Path
     cache: RangeCache | None
     progress: Progress
+
+    @property
+    def prepared(self) -> ModelProto:
+        """The graph at `path`, read anew: who asks holds all its weights in memory."""
+        import onnx
+
+        return onnx.load(self.path)
 
 
 class Quantizer(Protocol):

@@ -26,5 +26,5 @@ class WriterQuantizer:
         from mlserve_cli.quantize import static
 
         return static.quantize(
-            job.prepared, job.rows, job.choices, cache=job.cache, progress=job.progress
+            job.path, job.rows, job.choices, cache=job.cache, progress=job.progress
         )

@@ -1,11 +1,14 @@
 # ruff: noqa: TID253
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
 from mlserve_cli.errors import DataError, StepError
 from mlserve_cli.package.progress import Silent
-from mlserve_cli.quantize.calibration import probe
+from mlserve_cli.quantize.calibration import collection, probe
 from mlserve_cli.quantize.calibration.collection import collect
 from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.calibration.rows import gather
@@ -145,3 +148,30 @@ def test_a_model_that_fails_on_a_batch_is_an_error_that_names_it(make_onnx, rang
 )
 def test_a_range_that_a_mask_or_overflow_made_is_not_usable(low, high, usable):
     assert Range(low, high).usable is usable
+
+
+def test_a_tensor_is_reduced_and_freed_before_later_layers_run(make_onnx, tmp_path, monkeypatch):
+    """Else all inner tensors are in memory at once: eight times the model's own run."""
+    import onnxruntime as ort
+
+    class Profiled(ort.SessionOptions):
+        def __init__(self):
+            super().__init__()
+            self.enable_profiling = True
+            self.profile_file_prefix = str(tmp_path / "profile")
+
+    layers = 5
+    names = ["x", *(f"h{i}" for i in range(1, layers)), "y"]
+    nodes = [
+        ("MatMul", [names[i], f"w{i}"], [names[i + 1]], f"layer{i}", {}) for i in range(layers)
+    ]
+    weights = {f"w{i}": np.eye(8, dtype=np.float32) for i in range(layers)}
+    model = onnx.load(make_onnx(nodes, weights, shape=[8], out=[8]))
+    monkeypatch.setattr(ort, "SessionOptions", Profiled)
+    outputs = collection._names(names)
+    opened = probe.session(model, outputs, tmp_path, nodes=collection._reductions(names))
+    opened.run(outputs, {"x": np.ones((2, 8), np.float32)})
+    events = json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8"))
+    order = [event["name"].removesuffix("_kernel_time") for event in events]
+    for number in range(1, layers):
+        assert order.index(f"h{number}__high") < order.index(f"layer{min(number + 1, layers - 1)}")
