@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mlserve_cli.runtime import measuring
+from mlserve_cli.runtime import measuring, sizing
 from mlserve_cli.runtime.engines import EngineOptions
 from mlserve_cli.runtime.errors import EngineError
 from mlserve_cli.runtime.hardware import Gpu, Hardware
@@ -248,6 +248,8 @@ def test_a_gpu_is_measured_until_its_memory_ends(on_gpu):
 
 def test_a_model_that_the_cpu_answers_at_once_stays_there(on_gpu, monkeypatch):
     monkeypatch.setattr(OnGpu, "cpu_s", 0)
+    monkeypatch.setattr(sizing, "INLINE_S", 0.05)  # a busy machine may need more than 0.2 ms
+    monkeypatch.setattr(sizing, "INLINE_BATCH_S", 0.05)
     found = measure(on_gpu.path, on_gpu.manifest, machine(gpus=(1,)), budget_s=0.1)
 
     assert (found.device, found.inline) == ("cpu", True)
