@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,8 @@ Clock = Callable[[], int]
 Feed = list[Tensors]
 """What is run, one after the other, to answer one batch: one dict, or one a row."""
 
+Precision = Literal["fp32", "bf16"]
+
 FEEDS = 8
 """Different batches that are fed in turn: branchy models (trees) are faster on a row they know."""
 
@@ -33,12 +35,42 @@ FEEDS_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a package is run: by which engine, what it computes float32 in, with how many threads."""
+
+    engine: str
+    precision: Precision
+    threads: int
+
+    @classmethod
+    def of(
+        cls,
+        package: Package,
+        *,
+        engine: str | None = None,
+        precision: Precision | None = None,
+        threads: int = 0,
+    ) -> Setting:
+        """What the manifest says, but for what is given."""
+        manifest = package.manifest
+        return cls(
+            engine=engine or manifest.engine,
+            precision=precision or manifest.precision,
+            threads=threads,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A loaded package. `limit_rows`: the most rows, or the only number of them, in one run."""
+    """A loaded package. `limit_rows`: the most rows, or the only number of them, in one run.
+
+    how: the engine, precision and threads that it was loaded with.
+    """
 
     package: Package
     label: str
     engine: Engine
+    how: Setting
     load_ms: float
     real: Tensors
     limit_rows: int | None
@@ -54,9 +86,10 @@ class Subject:
         count = rows(self.real)
         row_bytes = sum(array.nbytes for array in self.real.values()) / count
         number = max(1, min(FEEDS, count, int(FEEDS_BYTES / max(1.0, row_bytes * batch))))
-        return [self._feed(batch, start * count // number) for start in range(number)]
+        return [self.feed(batch, start * count // number) for start in range(number)]
 
-    def _feed(self, batch: int, start: int) -> Feed:
+    def feed(self, batch: int, start: int = 0) -> Feed:
+        """One batch of real rows from row `start` on."""
         count, limit = rows(self.real), self.limit_rows or batch
         runs = []
         for first in range(0, batch, limit):
@@ -91,32 +124,62 @@ def loaded(
     engine: this one in place of what the manifests name. Packages whose inputs are the same as the
     first one's are fed its golden rows, so that all answer the same questions.
     """
-    # Imported first, or its tenth of a second would count as the first package's loading.
-    import onnxruntime  # noqa: F401
-
+    options = options or EngineOptions()
     first = golden.read(packages[0].serve).inputs
     with ExitStack() as stack:
         subjects = []
         for package, label in zip(packages, labels(packages), strict=True):
-            manifest = package.manifest
-            begun = clock()
-            loading = engines.load(engine or manifest.engine, package.model, options)
-            load_ms = (clock() - begun) / 1e6
-            stack.callback(loading.close)
-            same = manifest.inputs == packages[0].manifest.inputs
-            fixed = package.manifest.fixed_batch
-            subjects.append(
-                Subject(
-                    package=package,
-                    label=label,
-                    engine=loading,
-                    load_ms=load_ms,
-                    real=first if same else golden.read(package.serve).inputs,
-                    limit_rows=fixed or manifest.batch.max_batch,
-                    fixed=fixed is not None,
-                )
+            setting = Setting.of(package, engine=engine, threads=options.threads)
+            same = package.manifest.inputs == packages[0].manifest.inputs
+            subject = opened(
+                package,
+                label,
+                setting,
+                options=options,
+                real=first if same else golden.read(package.serve).inputs,
+                clock=clock,
             )
+            stack.callback(subject.engine.close)
+            subjects.append(subject)
         yield subjects
+
+
+def opened(
+    package: Package,
+    label: str,
+    setting: Setting,
+    *,
+    real: Tensors,
+    options: EngineOptions | None = None,
+    clock: Clock = perf_counter_ns,
+) -> Subject:
+    """Load one package as `setting` has it, which wins over `options`, to be fed rows of `real`.
+
+    It is loaded by the rules that servers load it by, so a package that was proven in bf16 is
+    timed in bf16. Raises `EngineError`; the caller closes the engine.
+    """
+    # Imported first, or its tenth of a second would count as the first package's loading.
+    import onnxruntime  # noqa: F401
+
+    manifest = msgspec.structs.replace(
+        package.manifest, engine=setting.engine, precision=setting.precision
+    )
+    options = msgspec.structs.replace(
+        options or EngineOptions(), threads=setting.threads, precision=setting.precision
+    )
+    begun = clock()
+    engine = engines.open_package(package.path, manifest, options)
+    load_ms = (clock() - begun) / 1e6
+    return Subject(
+        package=package,
+        label=label,
+        engine=engine,
+        how=setting,
+        load_ms=load_ms,
+        real=real,
+        limit_rows=manifest.fixed_batch or manifest.batch.max_batch,
+        fixed=manifest.fixed_batch is not None,
+    )
 
 
 def with_threads(options: EngineOptions, hardware: Hardware | None = None) -> EngineOptions:

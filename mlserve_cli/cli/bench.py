@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mlserve_cli.cli import batch_sizes, console, live
-from mlserve_cli.cli.threads import Threads
-
-if TYPE_CHECKING:
-    from mlserve_cli.bench.report import Measurement, Report
+from mlserve_cli.cli import engines, live, regression, scenario
 
 
 def command(
     subjects: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SUBJECT",
             help="Packages, the first of which others are held to; or the URLs of live servers.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     batch: Annotated[
         str | None,
         typer.Option(
@@ -35,15 +31,17 @@ def command(
         typer.Option(
             "--seconds",
             min=0.01,
-            help="To spend on each package and batch size (1.5); on each load of a server (5).",
+            help="To spend on each package and batch size (1.5); on each load of a server (5); on "
+            "a scenario at least (10).",
         ),
     ] = None,
-    threads: Threads = 0,
-    engine: Annotated[
-        str | None,
-        typer.Option("--engine", help="onnxruntime or openvino; else what each package names."),
-    ] = None,
+    threads: engines.Threads = None,
+    engine: engines.Engines = None,
+    precision: engines.Precisions = None,
+    profile: engines.Profiled = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    csv: live.Csv = None,
+    html: live.Html = None,
     protocol: live.ProtocolName = None,
     model: live.Model = None,
     data: live.Data = None,
@@ -58,11 +56,68 @@ def command(
     seed: live.Seed = 0,
     key: live.Key = None,
     ca: live.Ca = None,
-    csv: live.Csv = None,
-    html: live.Html = None,
+    scenario_name: scenario.Name = None,
+    accuracy: scenario.Accuracy = False,
+    logs: scenario.Logs = None,
+    compare: regression.Compare = None,
+    least_difference: regression.Least = 5.0,
+    markdown: regression.Markdown = None,
 ) -> None:
-    """Time packages in this process, interleaved; or put load on live servers, of any make."""
-    if live.is_live(subjects):
+    """Time packages in this process, interleaved; or put load on live servers, of any make.
+
+    With --scenario, MLPerf's LoadGen asks one or the other. With --compare, what an older report
+    measured is measured again.
+    """
+    subjects = subjects or []
+    if compare is not None:
+        if scenario_name is not None:
+            raise typer.BadParameter("LoadGen says itself what is valid", param_hint="--scenario")
+        regression.run(
+            compare,
+            subjects,
+            least_percent=least_difference,
+            markdown=markdown,
+            data=data,
+            package=package,
+            key=key,
+            ca=ca,
+            as_json=as_json,
+        )
+        return
+    if markdown is not None:
+        raise typer.BadParameter("it is of a comparison: --compare", param_hint="--markdown")
+    if not subjects:
+        raise typer.BadParameter("name a package or a server's URL", param_hint="SUBJECT")
+    is_live = live.is_live(subjects)
+    if scenario_name is not None:
+        wish = scenario.Options(
+            name=scenario_name,
+            accuracy=accuracy,
+            logs=logs,
+            batch=batch,
+            seconds=seconds,
+            rate=rate,
+            p99_ms=p99_ms,
+            threads=threads,
+            engine=engine,
+            precision=precision,
+            protocol=protocol,
+            model=model,
+            data=data,
+            package=package,
+            concurrency=concurrency,
+            seed=seed,
+            key=key,
+            ca=ca,
+        )
+        scenario.run(subjects, wish, is_live=is_live, as_json=as_json)
+        return
+    if accuracy or logs is not None:
+        raise typer.BadParameter(
+            "it is of LoadGen's scenarios: --scenario",
+            param_hint="--accuracy" if accuracy else "--logs",
+        )
+    if is_live:
         options = live.Options(
             protocol=protocol,
             model=model,
@@ -81,84 +136,7 @@ def command(
         )
         live.run(subjects, options, key=key, ca=ca, csv=csv, html=html, as_json=as_json)
         return
-    packages = [Path(subject) for subject in subjects]
-    _engines(packages, batch or "1,8,32", seconds or 1.5, threads, engine, as_json=as_json)
-
-
-def _engines(
-    packages: list[Path],
-    batch: str,
-    seconds: float,
-    threads: int,
-    engine: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    from mlserve_cli.bench.engine import measure
-
-    sizes = batch_sizes.parse(batch)
-    with console.progress() as progress:
-        report = measure(
-            packages,
-            batch_sizes=sizes,
-            seconds=seconds,
-            threads=threads,
-            engine=engine,
-            progress=progress,
-        )
-    if as_json:
-        console.print_json(report.document())
-        return
-    _print(report)
-    console.next_command(f"mlserve emit {packages[-1]} -o server, or mlserve up {packages[-1]}")
-
-
-def _print(report: Report) -> None:
-    from rich import box
-    from rich.table import Table
-
-    out = console.stdout()
-    facts = Table("package", "variant", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    facts.add_column("size", justify="right")
-    facts.add_column("loaded in", justify="right")
-    for item in report.packages:
-        size, load = f"{item.size_bytes / 1e6:.2f} MB", f"{item.load_ms:.0f} ms"
-        facts.add_row(item.label, item.variant, size, load)
-    out.print(facts)
-
-    table = Table("package", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("batch", "p50 ms", "p95 ms", "p99 ms", "rows/s"):
-        table.add_column(name, justify="right")
-    if len(report.packages) > 1:
-        table.add_column("speed-up (95 %)")
-    for item in report.packages:
-        for found in report.of(item.label):
-            table.add_row(item.label, *_figures(found), *_speed_up(report, found))
-    out.print(table)
-
-    hardware, threads = report.hardware, report.threads
-    out.print(
-        f"{report.engine}, {threads} thread{'s' if threads > 1 else ''}, {hardware.cpu_name}",
-        highlight=False,
-        markup=False,
+    typed = engines.Options(
+        batch=batch, seconds=seconds, threads=threads, engines=engine, precisions=precision
     )
-    if any(found.row_by_row for found in report.measurements):
-        out.print("* one row at a time: the package is not proven for larger batches", markup=False)
-    if report.warnings:
-        console.note(f"doubtful: {'; '.join(report.warnings)}")
-
-
-def _figures(found: Measurement) -> tuple[str, ...]:
-    return (
-        f"{found.batch}{'*' if found.row_by_row else ''}",
-        f"{found.p50_ms:.3g}",
-        f"{found.p95_ms:.3g}",
-        f"{found.p99_ms:.3g}",
-        f"{found.rows_per_s:,.0f}",
-    )
-
-
-def _speed_up(report: Report, found: Measurement) -> tuple[str, ...]:
-    if len(report.packages) == 1:
-        return ()
-    return (found.against_first.speed_up() if found.against_first else "1",)
+    engines.run(subjects, typed, profile=profile, csv=csv, html=html, as_json=as_json)

@@ -130,15 +130,11 @@ Ca = Annotated[
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option(
-        "--csv", metavar="FILE", help="Write a line for each run.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--csv", metavar="FILE", help="Write a line for each run."),
 ]
 Html = Annotated[
     Path | None,
-    typer.Option(
-        "--html", metavar="FILE", help="Write a report with plots.", rich_help_panel=_PANEL
-    ),
+    typer.Option("--html", metavar="FILE", help="Write a report with plots."),
 ]
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 
-def _check(count: int) -> int:
+def check(count: int) -> int:
+    """Refuse more threads than there is room for."""
     if count:
         from mlserve_cli.runtime.hardware import detect
 
@@ -23,7 +24,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         min=0,
-        callback=_check,
+        callback=check,
         help="Threads for one run; 0 takes the physical cores that may be used.",
     ),
 ]

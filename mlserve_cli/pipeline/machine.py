@@ -81,6 +81,7 @@ _EXTRAS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("s3", "predict from and to s3:// URLs", ("s3fs",)),
     ("grpc", "answer gRPC: Open Inference Protocol and TensorFlow Serving", ("grpc",)),
+    ("loadgen", "run MLPerf's scenarios in bench", ("mlperf_loadgen",)),
     ("otel", "send spans of requests to a collector", ("opentelemetry.sdk",)),
 )
 

@@ -47,6 +47,7 @@ def test_doctor_reports_as_one_json_document():
         "batch",
         "s3",
         "grpc",
+        "loadgen",
         "otel",
     }
     assert all(each["install"].startswith("pip install") for each in document["extras"])

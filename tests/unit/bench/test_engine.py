@@ -113,7 +113,7 @@ def test_the_document_and_the_evidence_hold_every_figure_and_where_it_was_measur
     assert evidence["first"]["digest"] == "sha256:a"
     assert evidence["summary"].startswith("batch 1: 0.05 ms, 20,000 rows/s; batch 8")
     assert evidence["batches"] == batches
-    assert json.loads(json.dumps(document))["engine"] == "onnxruntime"
+    assert json.loads(json.dumps(document))["packages"][0]["engine"] == "onnxruntime"
 
 
 def test_engines_are_closed_when_it_is_interrupted(run, workshop):

@@ -1,0 +1,1 @@
+"""MLPerf's own LoadGen asks packages in process, or live servers."""
