@@ -58,7 +58,7 @@ class Outcome:
     """What a comparison with an old report says.
 
     unlike: what differs of the hardware; then there is no verdict. gone: what was measured then
-    and could not be now. notes: what else differs. doubts: of today's figures.
+    and could not be now. notes: what else differs. doubts: of both.
     """
 
     changes: tuple[Change, ...]
@@ -197,7 +197,10 @@ def judge(old: dict[str, Any], new: dict[str, Any], *, least: float = LEAST_DIFF
         unlike=tuple(unlike),
         gone=tuple(gone),
         notes=tuple(_notes(old, new)),
-        doubts=tuple(new["warnings"]),
+        doubts=(
+            *new["warnings"],
+            *(f"then, {each}" for each in old["warnings"] if each not in new["warnings"]),
+        ),
         least=least,
     )
 

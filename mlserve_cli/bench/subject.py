@@ -197,10 +197,11 @@ def labels(packages: list[Package]) -> list[str]:
 
     One that is given twice, to see how much is noise, is numbered.
     """
-    names = [package.label for package in packages]
     found: list[str] = []
-    for name, package in zip(names, packages, strict=True):
-        label = name if names.count(name) == 1 else str(package.path)
+    for package in packages:
+        name = package.label
+        places = {other.path for other in packages if other.label == name}
+        label = name if len(places) == 1 else str(package.path)
         times = sum(package.path == other.path for other in packages[: len(found) + 1])
         found.append(label if times == 1 else f"{label} ({times})")
     return found

@@ -21,6 +21,9 @@ from mlserve_cli.runtime.protocols import binary_tensors
 from mlserve_cli.runtime.protocols.oip_messages import InferInput
 from mlserve_cli.runtime.tensors import Tensors, datatype_of, rows
 
+_decode = msgspec.msgpack.Decoder(dict[str, tuple[str, list[int], bytes]]).decode
+"""Outputs by name: datatype, shape, bytes."""
+
 
 class LocalSystem:
     """Golden rows, one a sample. queued: what comes is answered by a thread, as many samples
@@ -102,7 +105,7 @@ def _bodies(outputs: Tensors, count: int) -> Iterator[bytes]:
 def tensors(body: bytes) -> Tensors:
     """What `_bodies` wrote: outputs by name, of one row."""
     found: Tensors = {}
-    for name, (datatype, shape, raw) in msgspec.msgpack.decode(body).items():
+    for name, (datatype, shape, raw) in _decode(body).items():
         item = InferInput(name, shape, datatype)
         found[name] = binary_tensors.decode(item, raw, 0, len(raw))
     return found

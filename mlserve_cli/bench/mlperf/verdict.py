@@ -12,6 +12,7 @@ from mlserve_cli.errors import MlserveError
 SUMMARY = "mlperf_log_summary.txt"
 
 _LINE = re.compile(r"^\s*(?P<name>[^:]+?)\s*:\s*(?P<value>.+?)\s*$")
+_EMPTY = ("", "Run successful", "Run unsuccessful")  # what the verdict says already
 _RULE = re.compile(r"^=+$")
 
 
@@ -88,6 +89,6 @@ def parse(text: str) -> Summary:
     return Summary(
         valid=valid,
         constraints=constraints,
-        reasons=tuple(reason for reason in reasons if reason and "successful" not in reason),
+        reasons=tuple(reason for reason in reasons if reason not in _EMPTY),
         figures=figures,
     )

@@ -144,3 +144,36 @@ def test_intervals_contain_their_medians(run, workshop):
     for found in report.measurements:
         assert found.p50_low_ms < found.p50_ms < found.p50_high_ms
         assert found.p50_ms < found.p95_ms < found.p99_ms
+
+
+def test_a_percentile_is_told_only_from_enough_runs_and_has_its_interval(run, workshop):
+    random = np.random.default_rng(1)
+
+    def cost(rows):
+        return random.lognormal(0, 0.5) * 10 * US
+
+    few = run(workshop("a", cost), batch_sizes=(1,), seconds=0.002)
+    many = run(workshop("b", cost), batch_sizes=(1,), seconds=0.12)
+    (short,), (long,) = few.measurements, many.measurements
+    assert [found.name for found in short.tail] == ["p90", "p95", "p99"]
+    assert any("too few runs for p99, p99.9" in warning for warning in few.warnings)
+    assert [found.name for found in long.tail] == ["p90", "p95", "p99", "p99_9"]
+    assert long.runs > 5000
+    assert not any("too few" in warning for warning in many.warnings)
+    for found, deviations in zip(long.tail, (1.2816, 1.6449, 2.3263), strict=False):
+        assert found.low_ms < found.ms < found.high_ms
+        assert found.ms == pytest.approx(0.01 * np.exp(0.5 * deviations), rel=0.05)
+
+
+def test_the_first_answer_and_the_csv_are_in_the_report(run, workshop, journal):
+    def cost(rows):
+        return (1000 if len(journal) == 1 else 100) * US
+
+    report = run(workshop("a", cost), batch_sizes=(1, 8))
+    assert report.packages[0].first_ms == pytest.approx(1.0)
+    head, *lines = report.csv().splitlines()
+    first = dict(zip(head.split(","), lines[0].split(","), strict=True))
+    assert len(lines) == 2
+    assert (first["label"], first["batch"], first["p50_ms"]) == ("a", "1", "0.1")
+    assert first["p99_9_ms"] == ""
+    assert float(first["rows_per_s"]) == pytest.approx(10_000)

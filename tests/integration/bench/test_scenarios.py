@@ -1,0 +1,114 @@
+"""MLPerf's real LoadGen before a real package and a real server."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mlserve_cli.runtime import golden
+
+pytest.importorskip("mlperf_loadgen")
+
+
+def bench(*arguments, status=0):
+    from mlserve_cli.cli.main import app
+
+    result = CliRunner().invoke(app, ["bench", *map(str, arguments)])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def runs(*arguments, status=0):
+    return json.loads(bench(*arguments, "--json", status=status).stdout)["runs"]
+
+
+@pytest.mark.parametrize("name", ["single-stream", "multi-stream", "server", "offline"])
+def test_a_package_in_process_is_valid_and_loadgens_logs_are_kept(served, name, tmp_path):
+    more = ("--rate", "300", "--p99-ms", "2000") if name == "server" else ()
+    logs = tmp_path / "logs"
+    (found,) = runs(
+        *(served.folder / "dbl" / "1", "--scenario", name, *more),
+        *("--seconds", "0.3", "--threads", "1", "--logs", logs),
+    )
+    assert found["passed"], found["sentence"]
+    assert found["loadgen"]["valid"] is True
+    assert all(found["loadgen"]["constraints"].values())
+    assert f"Scenario : {name.title().replace('-', '')}" in (
+        logs / "mlperf_log_summary.txt"
+    ).read_text().replace("  ", " ")
+    assert (logs / "mlperf_log_detail.txt").stat().st_size
+
+
+def test_the_answers_of_a_package_are_held_to_the_golden_ones(served, tmp_path):
+    package = served.folder / "every" / "1"
+    (found,) = runs(
+        package, "--scenario", "offline", "--accuracy", "--threads", "1", "--logs", tmp_path
+    )
+    assert found["passed"]
+    assert found["answers"]["count"] == len(
+        next(iter(golden.read(package / "serve").inputs.values()))
+    )
+    assert found["answers"]["worst_relative_difference"] <= found["answers"]["tolerance"]
+
+
+@pytest.mark.parametrize("protocol", ["oip-binary", "oip-json", "oip-grpc"])
+def test_the_server_scenario_passes_against_a_server(served, protocol, tmp_path):
+    url = served.grpc if protocol == "oip-grpc" else served.url
+    (found,) = runs(
+        *(url, "--model", "dbl", "--protocol", protocol, "--scenario", "server"),
+        *("--rate", "200", "--p99-ms", "2000", "--seconds", "0.5", "--logs", tmp_path),
+    )
+    assert found["passed"], found["sentence"]
+    assert found["loadgen"]["figures"]["target_qps"] == 200
+    assert found["failures"] == {}
+
+
+def test_a_server_that_answers_something_else_is_wrong(served, tmp_path):
+    """The package that it is held to doubles less."""
+    other = tmp_path / "other"
+    shutil.copytree(served.folder / "dbl" / "2", other)
+    kept = golden.read(other / "serve")
+    arrays = {f"input.{name}": array for name, array in kept.inputs.items()}
+    arrays |= {
+        f"output.{name}": (array * 0.9).astype(np.float32) for name, array in kept.outputs.items()
+    }
+    np.savez(other / "serve" / "golden.npz", **arrays)
+    for package, status, word in ((served.folder / "dbl" / "2", 0, "right"), (other, 1, "WRONG")):
+        result = bench(
+            *(served.url, "--model", "dbl", "--package", package, "--scenario", "single-stream"),
+            *("--accuracy", "--logs", tmp_path / "logs"),
+            status=status,
+        )
+        assert f"{word}: " in result.stdout
+
+
+def test_requests_that_fail_make_a_run_invalid_whatever_loadgen_says(aimed):
+    """LoadGen takes every completion for an answer."""
+    from mlserve_cli.bench.mlperf.remote import HttpSystem
+    from mlserve_cli.bench.mlperf.system import Sample
+    from mlserve_cli.bench.mlperf.task import Remote
+
+    system = HttpSystem(Remote(aim=aimed(status=503), connections=2), whole=False)
+    try:
+        system.issue([Sample(number, 0) for number in range(5)])
+        for _ in range(5):
+            system.answers.wait()
+    finally:
+        system.close()
+    assert system.answers.failures == {"status 503": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--scenario", "server"), "--rate and --p99-ms"),
+        (("--scenario", "clients"), "'clients' is none of single-stream"),
+        (("--scenario", "offline", "--rate", "5"), "only the server scenario has one"),
+        (("--scenario", "offline", "--batch", "1,8"), "a scenario takes one"),
+    ],
+)
+def test_what_means_nothing_is_a_usage_error(served, arguments, said):
+    result = bench(served.folder / "dbl" / "1", *arguments, status=2)
+    assert said in " ".join(result.output.replace("│", " ").split())
