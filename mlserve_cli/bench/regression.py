@@ -141,6 +141,8 @@ class Outcome:
     def facts(self) -> dict[str, Any]:
         """For `--json`."""
         return {
+            "schema": 1,
+            "kind": "comparison",
             "regressed": self.regressed,
             "sentence": self.sentence,
             "least_difference": self.least,

@@ -110,4 +110,4 @@ def test_two_folders_of_one_name_are_told_apart_by_their_paths(workshop):
 
 def test_a_package_beside_itself_is_numbered(workshop):
     package = workshop("a", _steady)
-    assert labels([package, package]) == ["models/a", "models/a (2)"]
+    assert labels([package, package]) == ["a", "a (2)"]
