@@ -69,6 +69,11 @@ def command(
     measured is measured again.
     """
     subjects = subjects or []
+    if (compare is not None or scenario_name is not None) and (csv is not None or html is not None):
+        raise typer.BadParameter(
+            "it is written of packages side by side, or of loads on servers",
+            param_hint="--csv" if csv is not None else "--html",
+        )
     if compare is not None:
         if scenario_name is not None:
             raise typer.BadParameter("LoadGen says itself what is valid", param_hint="--scenario")

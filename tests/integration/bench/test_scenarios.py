@@ -1,6 +1,11 @@
 """MLPerf's real LoadGen before a real package and a real server."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,8 +113,36 @@ def test_requests_that_fail_make_a_run_invalid_whatever_loadgen_says(aimed):
         (("--scenario", "clients"), "'clients' is none of single-stream"),
         (("--scenario", "offline", "--rate", "5"), "only the server scenario has one"),
         (("--scenario", "offline", "--batch", "1,8"), "a scenario takes one"),
+        (("--scenario", "offline", "--csv", "x.csv"), "it is written of packages side by side"),
     ],
 )
 def test_what_means_nothing_is_a_usage_error(served, arguments, said):
     result = bench(served.folder / "dbl" / "1", *arguments, status=2)
     assert said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_ctrl_c_ends_loadgens_process_too(served, tmp_path):
+    arguments = ["bench", str(served.folder / "dbl" / "1"), "--scenario", "single-stream"]
+    arguments += ["--seconds", "300", "--logs", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mlserve_cli.cli.main import run; run()", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        _wait_for(tmp_path / "mlperf_log_detail.txt")
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "interrupted" in rest
+    # Where nobody collects the dead their numbers stay, with no command line.
+    command = Path(f"/proc/{child}/cmdline")
+    assert not command.exists() or not command.read_bytes()
+
+
+def _wait_for(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} has not come"
+        time.sleep(0.02)  # nothing tells another process when a file comes
