@@ -1,6 +1,7 @@
 """What may be loaded when: help and version are instant, importing has no side effects."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,31 @@ assert not logging.getLogger().handlers, "logging was set up by an import"
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("module", ["cli.main", "runtime.engines.onnxruntime"])
+def test_onnx_runtime_leaves_no_report_of_its_use_behind(module, iris_onnx, tmp_path):
+    """Its telemetry keeps a queue under XDG_CACHE_HOME and a session file in TMPDIR."""
+    program = f"""
+import sys
+import mlserve_cli.{module}
+import onnxruntime
+onnxruntime.InferenceSession(sys.argv[1])
+"""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "tmp").mkdir()
+    places = {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+    environment = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key}
+
+    subprocess.run(
+        [sys.executable, "-c", program, str(iris_onnx)],
+        timeout=120,
+        check=True,
+        env=environment | places,
+    )
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
