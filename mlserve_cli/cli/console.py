@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,32 @@ def stderr() -> Console:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout; `schema` is 1 where the document itself says no other."""
-    sys.stdout.write(json.dumps({"schema": 1, **document}, indent=2, default=str) + "\n")
+    text = json.dumps({"schema": 1, **document}, indent=2, default=str) + "\n"
+    global _printed
+    _printed = True
+    target = _document or sys.stdout
+    target.write(text)
+    target.flush()
+
+
+def print_json_error(error: MlserveError) -> None:
+    """The document of a command that was asked for one and ends without: what went wrong."""
+    if _document is not None and not _printed:
+        print_json({"error": error.message, "hint": error.hint})
+
+
+_printed = False
+_document: TextIO | None = None
+"""Where the one document goes, while all else that is printed goes to stderr."""
+
+
+def reserve_stdout() -> None:
+    """Keep stdout for the one JSON document: what models and libraries print goes to stderr."""
+    global _document
+    sys.stdout.flush()
+    _document = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # also for what is not written by Python, and for child processes
+    sys.stdout = sys.stderr
 
 
 def print_error(error: MlserveError) -> None:

@@ -110,6 +110,8 @@ app.add_typer(keys.app)
 def run() -> None:
     """Entry point: run the command line and exit with the status that `Exit` describes."""
     received = interruption.watch()
+    if "--json" in sys.argv:
+        console.reserve_stdout()
     try:
         status = app(standalone_mode=False)
     except MlserveError as error:
@@ -117,6 +119,7 @@ def run() -> None:
             raise
         if not received:
             console.print_error(error)
+            console.print_json_error(error)
             sys.exit(exit_code(error))
         status = Exit.INTERRUPTED  # a library may make another error of a Ctrl-C
     except (KeyboardInterrupt, typer.Abort):
@@ -125,17 +128,27 @@ def run() -> None:
         # Click's usage errors know how to show themselves and their exit status, 2.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
+            console.print_json_error(MlserveError(_usage(error)))
             sys.exit(error.exit_code)
         if _debug:
             raise
         if not received:
             console.print_error(_unforeseen(error))
+            console.print_json_error(_unforeseen(error))
             sys.exit(Exit.REFUSED)
         status = Exit.INTERRUPTED
     if status == Exit.INTERRUPTED:  # Typer turns a KeyboardInterrupt into this status
-        console.note("interrupted; nothing half written was left behind")
+        text = "interrupted; nothing half written was left behind"
+        console.note(text)
+        console.print_json_error(MlserveError(text))
         status = interruption.status(received)
     sys.exit(status if isinstance(status, int) else Exit.DONE)
+
+
+def _usage(error: Exception) -> str:
+    """What Click's error says, with the option that it is about; it shares no class with ours."""
+    said = getattr(error, "format_message", None)
+    return str(said() if said else error)
 
 
 def _unforeseen(error: Exception) -> MlserveError:
@@ -144,6 +157,11 @@ def _unforeseen(error: Exception) -> MlserveError:
         return MlserveError(
             f"{what} cannot be used: {error.strerror}.",
             hint="check the disk and its permissions; 'mlserve --debug …' shows where it happened",
+        )
+    if isinstance(error, MemoryError):
+        return MlserveError(
+            f"there is not enough memory{f': {error}' if str(error) else ''}.",
+            hint="free some, raise the limit of this process, or use smaller batches and models",
         )
     return MlserveError(
         f"mlserve failed: {type(error).__name__}: {error}",

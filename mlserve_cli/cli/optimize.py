@@ -73,6 +73,7 @@ def command(
     nothing wins. OUTPUT.recipe.toml says how to make the result again, OUTPUT.report.html what was
     tried, and OUTPUT.search holds every trial, for --resume.
     """
+    from mlserve_cli.package.draft import check_apart
     from mlserve_cli.pipeline import findings
     from mlserve_cli.pipeline.cases import Cases
     from mlserve_cli.pipeline.optimize import Goal, optimize
@@ -91,6 +92,7 @@ def command(
         budget_s=None if budget is None else duration.parse(budget, flag="--budget"),
         evaluations=evaluations,
     )
+    check_apart(output, Path(source))
     with console.progress() as progress:
         parent = _float(source, output, calibration, resume=resume, progress=progress)
         found = optimize(

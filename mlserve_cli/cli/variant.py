@@ -112,6 +112,7 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
 
 def opened(request: Request) -> tuple[Package, Cases, Gate]:
     """The parent, the rows that it is judged with, and what a variant of it may cost."""
+    from mlserve_cli.package.draft import check_apart
     from mlserve_cli.package.package import Package
     from mlserve_cli.pipeline.cases import Cases
     from mlserve_cli.pipeline.variant import Gate
@@ -123,6 +124,7 @@ def opened(request: Request) -> tuple[Package, Cases, Gate]:
         allow_slower=request.allow_slower,
         batch_sizes=batch_sizes.parse(request.batch),
     )
+    check_apart(request.output, request.parent)
     parent = Package.open(request.parent)
     cases = Cases.of(
         parent, data=request.data, calibration=request.calibration, target=request.target

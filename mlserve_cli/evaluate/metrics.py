@@ -51,7 +51,8 @@ def choose(
         )
     if asked.name in ("accuracy", "agreement"):
         if not numbers:
-            return asked, lambda found, wanted: accuracy(found, wanted, manifest)
+            truth = asked.name == "accuracy"
+            return asked, lambda found, wanted: accuracy(found, wanted, manifest, truth=truth)
         asked = MAE
     if targets.dtype.kind not in "fiub":
         raise DataError(
@@ -62,8 +63,10 @@ def choose(
     return asked, lambda found, wanted: function(found, wanted, manifest)
 
 
-def accuracy(outputs: Tensors, targets: Array, manifest: Manifest) -> Array:
+def accuracy(outputs: Tensors, targets: Array, manifest: Manifest, *, truth: bool = True) -> Array:
     """(batch,) float64: 1 where the decision is the target.
+
+    truth: the targets are classes; else another model's decisions, which may be none (-1).
 
     targets: (batch,) or (batch, 1); integers are classes as the label output writes them, or
     indices into the scores; text is compared with the label output, or with the manifest's labels.
@@ -74,6 +77,8 @@ def accuracy(outputs: Tensors, targets: Array, manifest: Manifest) -> Array:
         wanted = wanted.astype(np.int64)
     if wanted.dtype.kind == "f":  # whole numbers that came through a data frame
         wanted = _whole(wanted)
+    if truth and wanted.dtype.kind in "iu" and found.dtype.kind != "O":
+        _check_classes(wanted, outputs[_decisive(outputs, manifest)])
     if wanted.dtype.kind == "O" and found.dtype.kind != "O":
         found = _labelled(found, manifest)
     if wanted.dtype.kind != "O" and found.dtype.kind == "O":
@@ -95,6 +100,7 @@ def decisions(outputs: Tensors, manifest: Manifest) -> Array:
     """What the model decides a row, (batch,): labels as it writes them, or the best score's index.
 
     A model that answers one number a row decides nothing; its numbers are returned as they are.
+    Scores with a NaN among them decide for no class, -1.
     """
     array = outputs[_decisive(outputs, manifest)]
     if array.dtype.kind in "iubO" or array.ndim == 1 or array.shape[1] == 1:
@@ -105,7 +111,9 @@ def decisions(outputs: Tensors, manifest: Manifest) -> Array:
             "accuracy needs (batch, classes).",
             hint="write metric(outputs, targets) in the definition",
         )
-    return np.asarray(np.argmax(array, axis=1))
+    # argmax takes NaN for the best there is: a broken model would decide for one class, and be
+    # right wherever that is the answer.
+    return np.where(np.isnan(array).any(axis=1), -1, np.argmax(array, axis=1))
 
 
 def _decisive(outputs: Tensors, manifest: Manifest) -> str:
@@ -156,7 +164,9 @@ def _errors(outputs: Tensors, targets: Array, manifest: Manifest) -> Array:
     if left.shape != right.shape:
         raise DataError(
             f"the model answers {left.shape[1]} numbers a row, "
-            f"and the targets have {right.shape[1]}."
+            f"and the targets have {right.shape[1]}.",
+            hint="classes must be whole numbers (int64) or text; "
+            "values as many as the model answers",
         )
     return left - right
 
@@ -168,6 +178,20 @@ def _column(array: Array, what: str) -> Array:
             hint="give the classes as numbers or text, or write metric(outputs, targets)",
         )
     return array.reshape(-1)
+
+
+def _check_classes(wanted: Array, scores: Array) -> None:
+    """A class that the model has no score for is never right: every variant would be as bad."""
+    if scores.dtype.kind != "f" or scores.ndim != 2 or scores.shape[1] == 1:
+        return
+    outside = wanted[(wanted < 0) | (wanted >= scores.shape[1])]
+    if len(outside):
+        raise DataError(
+            f"the target {outside[0]} is no class of the model, whose {scores.shape[1]} scores "
+            f"are of the classes 0 to {scores.shape[1] - 1}.",
+            hint="number the classes as the scores are ordered, or write "
+            "metric(outputs, targets) in the definition",
+        )
 
 
 def _whole(targets: Array) -> Array:

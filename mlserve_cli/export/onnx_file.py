@@ -131,8 +131,9 @@ def _load(file: Path, model: onnx.ModelProto, target: Path) -> None:
         engines.load("onnxruntime", target).close()
     except EngineError as error:
         foreign = opset.foreign_operators(model)
-        if not foreign:
-            raise
+        if not foreign:  # ONNX Runtime names the copy, which is gone by the time this is read
+            message = error.message.replace(str(target), str(file))
+            raise EngineError(message, hint=error.hint) from error
         raise StepError(
             f"'{file}' uses the operator '{foreign[0]}'"
             + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")

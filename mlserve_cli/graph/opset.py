@@ -59,14 +59,21 @@ def written_out(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return found, count
 
 
+_DEFAULT = {"ai.onnx": ""}
+"""The domain's other name, which the table of operators does not know."""
+
+
 def foreign_operators(model: onnx.ModelProto) -> list[str]:
-    """Operators of domains that neither ONNX nor ONNX Runtime has, as "domain:name"."""
-    known = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
-    known |= {function.domain for function in model.functions}
+    """Operators that neither ONNX nor ONNX Runtime has: "name", or "domain:name"."""
+    import onnx
+
+    own = {(function.domain, function.name) for function in model.functions}
     return sorted(
         {
-            f"{node.domain}:{node.op_type}"
+            f"{node.domain}:{node.op_type}" if node.domain else node.op_type
             for node in model.graph.node
-            if node.domain not in known and not node.domain.startswith("com.microsoft")
+            if (node.domain, node.op_type) not in own
+            and not node.domain.startswith("com.microsoft")
+            and not onnx.defs.has(node.op_type, _DEFAULT.get(node.domain, node.domain))
         }
     )

@@ -61,6 +61,20 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def check_apart(target: Path, source: Path) -> None:
+    """Refuse to write over what `target` is made from, or into it."""
+    place, origin = target.resolve(), source.resolve()
+    if place == origin:
+        raise PackageError(
+            f"'{target}' is what it would be made from, and replacing it would lose that.",
+            hint="choose another place",
+        )
+    if origin in place.parents and (origin / MANIFEST).is_file():
+        raise PackageError(
+            f"'{target}' lies inside the package '{source}'.", hint="choose a place outside of it"
+        )
+
+
 @contextmanager
 def create(target: Path, *, overwrite: bool = False) -> Iterator[Draft]:
     """Yield a draft; when the block ends well and the draft is sealed, rename it to `target`.
@@ -159,6 +173,7 @@ def _entry(path: Path) -> FileEntry:
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk; nothing was left behind",
     errno.EDQUOT: "free some space, or write to another disk; nothing was left behind",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another disk",
     errno.ENOENT: "make the folder first",
     errno.ENOTDIR: "a file stands where a folder should",
     errno.EROFS: "write to another disk: this one takes no writes",

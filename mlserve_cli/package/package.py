@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlserve_cli.errors import PackageError
+from mlserve_cli.errors import PackageError, first_line
 from mlserve_cli.package.draft import hidden_beside, writing
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.runtime import engines
@@ -91,4 +91,20 @@ class Package:
         files = sorted(
             (self.path / EVIDENCE).glob(pattern), key=lambda file: file.stat().st_mtime_ns
         )
-        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        return [_record(file) for file in files]
+
+
+def _record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PackageError(
+            f"the evidence '{file}' cannot be read: {first_line(error)}.",
+            hint="delete it, or copy the package again",
+        ) from error
+    if not isinstance(record, dict):
+        raise PackageError(
+            f"the evidence '{file}' holds no record.",
+            hint="delete it, or copy the package again",
+        )
+    return record

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from mlserve_cli.errors import StepError
+from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Step
+from mlserve_cli.quantize.choices import Calibrator
+from mlserve_cli.quantize.targets import Isa, Reduce
+from mlserve_cli.quantize.weight_only import Algorithm
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
 
@@ -45,6 +48,7 @@ def build(choice: StepChoice, rows: Rows) -> Step:
         )
     module, _, name = target.partition(":")
     function: Callable[..., Step] = getattr(importlib.import_module(module), name)
+    _check(choice, function)
     try:
         return function(rows, **choice.parameters)
     except TypeError as error:
@@ -53,19 +57,37 @@ def build(choice: StepChoice, rows: Rows) -> Step:
         ) from error
 
 
+def _check(choice: StepChoice, function: Callable[..., Step]) -> None:
+    """Refuse a value of another type than the parameter's, or none of those that it can be."""
+    import msgspec
+
+    # What only type checkers import is made by us, never read from a recipe.
+    types = get_type_hints(function, localns={"Checkpoints": Any})
+    for name, value in choice.parameters.items():
+        allowed = types.get(name, Any)
+        try:
+            msgspec.convert(value, allowed)
+        except msgspec.ValidationError as error:
+            one_of = get_args(allowed) if get_origin(allowed) is Literal else ()
+            raise StepError(
+                f"'{name}' of the step '{choice.step}' is {value!r}: {first_line(error)}.",
+                hint=f"it can be {', '.join(one_of)}" if one_of else "",
+            ) from error
+
+
 def quantize(
     rows: Rows,
     *,
     method: str = "static",
-    exclude: Iterable[str] = (),
-    calibrator: Any = "minmax",
+    exclude: Sequence[str] = (),
+    calibrator: Calibrator = "minmax",
     percentile: float = 99.99,
     smooth: bool = False,
     bias_correction: bool = False,
-    target_isa: Any = "this",
-    reduce_range: Any = "auto",
+    target_isa: Isa = "this",
+    reduce_range: Reduce = "auto",
     fuse: bool = False,
-    algorithm: Any = "rtn",
+    algorithm: Algorithm = "rtn",
     quantizer: str = "onnxruntime",
     cache: bool = True,
     epochs: int | None = None,

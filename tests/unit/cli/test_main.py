@@ -1,8 +1,11 @@
 """Errors and signals become a sentence and an exit status, in one place."""
 
 import errno
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +99,59 @@ def test_a_signal_that_the_shell_has_us_ignore_stays_ignored():
     os.kill(os.getpid(), signal.SIGINT)
 
     assert received == []
+
+
+_MLSERVE = "from mlserve_cli.cli.main import run; run()"
+
+
+def _run(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", _MLSERVE, *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=120,
+    )
+
+
+def test_what_a_definition_prints_does_not_spoil_the_json_document(iris_onnx, tmp_path):
+    (tmp_path / "model.py").write_text(
+        "import os\n"
+        "print('from Python')\n"
+        "def model():\n"
+        "    os.system('echo from a child')\n"
+        f"    return {str(iris_onnx)!r}\n"
+    )
+
+    done = _run(tmp_path, "export", "model.py", "-o", "package")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["schema"] == 1
+    assert "from Python" in done.stderr
+    assert "from a child" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (("export", "nothing.onnx", "-o", "package"), 1, "'nothing.onnx' does not exist"),
+        (("quantize", "package", "-o", "other", "--max-drop", "nan"), 2, "--max-drop"),
+    ],
+)
+def test_a_command_that_fails_says_so_in_its_json_document(tmp_path, arguments, status, error):
+    done = _run(tmp_path, *arguments)
+
+    assert done.returncode == status
+    assert error in json.loads(done.stdout)["error"]
+    assert error in done.stderr
+
+
+def test_memory_that_does_not_suffice_is_no_bug_of_ours(ended):
+    def fails():
+        raise MemoryError("Unable to allocate 4.0 TiB")
+
+    status, text = ended(fails)
+
+    assert status == 1
+    assert "there is not enough memory: Unable to allocate 4.0 TiB." in text
+    assert "bug" not in text

@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from mlserve_cli.cli import console
 from mlserve_cli.cli.main import app
+from mlserve_cli.errors import PackageError
+from mlserve_cli.package.verify import verify
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,20 @@ def test_a_search_whose_source_is_wrong_leaves_nothing_behind(tmp_path, monkeypa
 
     assert result.exit_code != 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["quantize", "optimize"])
+@pytest.mark.parametrize("place", ["iris", "iris/int8", "other/../iris"])
+def test_a_package_is_not_written_over_or_into_what_it_is_made_from(
+    iris_package, tmp_path, command, place
+):
+    package = iris_package()
+    (tmp_path / "other").mkdir()
+
+    result = CliRunner().invoke(
+        app, [command, str(package.path), "-o", str(tmp_path / place), "--force"]
+    )
+
+    assert isinstance(result.exception, PackageError)
+    assert str(tmp_path / place) in result.exception.message
+    assert all(check.passed for check in verify(package.path))

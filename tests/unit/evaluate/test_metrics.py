@@ -116,3 +116,15 @@ def test_a_name_that_is_not_built_in_needs_a_function(make_package):
             Metric(name="f1"), make_package().manifest, {"y": SCORES}, np.array([1, 0, 1])
         )
     assert "accuracy, agreement, mae, rmse" in caught.value.hint
+
+
+@pytest.mark.parametrize("target", [-1, 2])
+def test_a_class_that_the_model_has_no_score_for_is_named(make_package, target):
+    with pytest.raises(DataError, match=f"the target {target} is no class of the model, whose 2"):
+        metrics.accuracy({"scores": SCORES}, np.array([0, 1, target]), make_package().manifest)
+
+
+def test_scores_of_nan_are_right_for_no_class(make_package):
+    broken = np.full((2, 2), np.nan, dtype=np.float32)
+    found = metrics.accuracy({"scores": broken}, np.array([0, 1]), make_package().manifest)
+    assert found.tolist() == [0.0, 0.0]

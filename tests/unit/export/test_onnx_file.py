@@ -188,6 +188,38 @@ def test_a_custom_operator_is_named_with_its_domain(tmp_path):
         export(str(tmp_path / "custom.onnx"), tmp_path / "package")
 
 
+def test_an_operator_that_the_standard_lacks_is_named(tmp_path):
+    save(
+        tmp_path / "unknown.onnx",
+        [
+            helper.make_node("Relu", ["x"], ["h"], name="a"),
+            helper.make_node("Frobnicate", ["h"], ["y"], name="b"),
+        ],
+        [value("x", ["N", 3])],
+        [value("y", ["N", 3])],
+    )
+
+    with pytest.raises(StepError, match="uses the operator 'Frobnicate', which neither"):
+        export(str(tmp_path / "unknown.onnx"), tmp_path / "package")
+
+
+def test_a_graph_that_cannot_be_loaded_is_named_by_the_file_that_was_given(tmp_path):
+    save(
+        tmp_path / "circle.onnx",
+        [
+            helper.make_node("Relu", ["b"], ["a"], name="first"),
+            helper.make_node("Relu", ["a"], ["b"], name="second"),
+        ],
+        [value("x", ["N", 3])],
+        [value("a", ["N", 3])],
+    )
+
+    with pytest.raises(EngineError, match=r"circle\.onnx': .*not acyclic") as told:
+        export(str(tmp_path / "circle.onnx"), tmp_path / "package")
+
+    assert ".part" not in told.value.message
+
+
 def test_an_opset_of_the_future_is_refused_by_its_number(tmp_path):
     save(
         tmp_path / "new.onnx",

@@ -214,3 +214,13 @@ def test_a_measurement_that_cannot_be_kept_is_said_and_leaves_nothing(iris_packa
     assert "not kept" in said[0]
     assert "No space left" in said[0]
     assert sorted((package.path / "evidence").glob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["not json", "[]"])
+def test_evidence_that_was_spoiled_is_named(iris_package, text):
+    package = iris_package()
+    (package.path / "evidence").mkdir(exist_ok=True)
+    (package.path / "evidence" / "gate-00000000.json").write_text(text)
+
+    with pytest.raises(PackageError, match=r"gate-00000000\.json"):
+        package.evidence("gate")

@@ -29,3 +29,23 @@ def test_a_parameter_that_a_step_does_not_take_is_named():
 def test_static_int8_without_rows_says_what_is_missing():
     with pytest.raises(StepError, match="real rows, and there are none"):
         build(StepChoice(step="quantize"), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("calibrator", "magic", "percentile"),
+        ("target_isa", "mips", "avx2"),
+        ("bias_correction", "yes", ""),
+        (
+            "exclude",
+            "conv1",
+            "",
+        ),  # one name is no list of names, and would be read letter by letter
+        ("percentile", "99", ""),
+    ],
+)
+def test_a_value_that_a_parameter_cannot_have_is_named_before_anything_is_done(name, value, hint):
+    with pytest.raises(StepError, match=f"'{name}' of the step 'quantize' is '{value}'") as caught:
+        build(StepChoice(step="quantize", parameters={name: value}), [])
+    assert hint in caught.value.hint
