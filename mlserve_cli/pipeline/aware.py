@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def quantize(
     steps.check_parent(parent)
     cases.check(parent)
     began = time.monotonic()
-    work = prepared(target)
-    store = Store(work / "trials.sqlite", question(parent, cases, goal, detect()))
-    try:
+    with (
+        prepared(target) as work,
+        closing(Store(work / "trials.sqlite", question(parent, cases, goal, detect()))) as store,
+    ):
         if not resume:
             store.forget()
         bench = Bench(
@@ -88,8 +90,6 @@ def quantize(
         verdict = bench.verdict(best, package)
         trials = tuple(bench.trials())
         bench.sweep(best)
-    finally:
-        store.close()
     return Aware(
         verdict=verdict,
         excluded=tuple(best.steps[-1].get("exclude", ())),

@@ -6,12 +6,16 @@ at any point, a search goes on where it was.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,9 +103,10 @@ def optimize(
     hardware = detect()
     facts = facts_of(parent, cases, hardware, goal)
     _require_memory(parent, facts)
-    work = prepared(target)
-    store = Store(work / "trials.sqlite", question(parent, cases, goal, hardware))
-    try:
+    with (
+        prepared(target) as work,
+        closing(Store(work / "trials.sqlite", question(parent, cases, goal, hardware))) as store,
+    ):
         if not resume:
             store.forget()
         bench = Bench(
@@ -116,8 +121,6 @@ def optimize(
         best = chosen.trial
         package = place.put(best)
         bench.sweep(best)
-    finally:
-        store.close()
     found = Outcome(
         package=package,
         best=best,
@@ -214,15 +217,40 @@ def _require_memory(parent: Package, facts: Facts) -> None:
         memory.require(parent, copies=memory.WEIGHTS)
 
 
-def prepared(target: Path) -> Path:
-    """The folder of a search, made if need be; what a killed one left half written is gone."""
+@contextmanager
+def prepared(target: Path) -> Iterator[Path]:
+    """The folder of a search, made if need be; what a killed one left half written is gone.
+
+    Raises `StepError` while another search is at work there: each would sweep up after the other.
+    """
     work = work_folder(target)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
+        held = os.open(work, os.O_RDONLY)
+    try:
+        _hold(work, held)
+        _sweep(target, work)
+        yield work
+    finally:
+        os.close(held)
+
+
+def _hold(work: Path, held: int) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return  # a disk that knows no locks
+        raise StepError(
+            f"another search is at work in '{work}'.",
+            hint="wait until it has ended, or choose another output",
+        ) from error
+
+
+def _sweep(target: Path, work: Path) -> None:
     draft.sweep(target)
     for left in (*work.glob(".*.part"), *work.glob(".*.old"), *work.glob(".prefixes/.*.part")):
         shutil.rmtree(left, ignore_errors=True)
-    return work
 
 
 def work_folder(target: Path) -> Path:

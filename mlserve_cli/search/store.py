@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlserve_cli.errors import MlserveError
+from mlserve_cli.errors import MlserveError, first_line
 from mlserve_cli.search.trial import Trial
 
 SCHEMA = 1
@@ -60,7 +60,7 @@ class Store:
         found = self._execute(
             "select document from trials where question = ? and key = ?", (self._question, key)
         )
-        return msgspec.json.decode(found[0][0], type=Trial) if found else None
+        return self._read(found[0][0]) if found else None
 
     def put(self, trial: Trial) -> None:
         """Keep a trial; it is on the disk when this returns."""
@@ -75,7 +75,7 @@ class Store:
         found = self._execute(
             "select document from trials where question = ? order by number", (self._question,)
         )
-        return [msgspec.json.decode(document, type=Trial) for (document,) in found]
+        return [self._read(document) for (document,) in found]
 
     def forget(self) -> None:
         """Drop what answers this question; other questions keep theirs."""
@@ -84,6 +84,15 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def _read(self, document: str) -> Trial:
+        try:
+            return msgspec.json.decode(document, type=Trial)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise StoreError(
+                f"'{self._path}' holds a trial that cannot be read: {first_line(error)}.",
+                hint="search again without --resume, or move the file away",
+            ) from error
 
     def _execute(self, statement: str, values: tuple[str, ...]) -> list[tuple[str]]:
         try:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 
+from mlserve_cli.errors import StepError
 from mlserve_cli.package.definition import Metric
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline import mending
+from mlserve_cli.pipeline.optimize import prepared
 from mlserve_cli.pipeline.searching import Goal, Search
 from mlserve_cli.pipeline.trying import Built
 from mlserve_cli.pipeline.variant import Gate
@@ -211,3 +213,18 @@ def test_a_candidate_slower_than_the_best_that_passed_is_not_worth_mending(monke
     monkeypatch.setattr(mending, "_ranked", lambda *args: pytest.fail("was ranked"))
     bench = FakeBench({"good": (3.0, 0.1), "bad": (2.0, 9.0)})
     run(bench, [candidate("good"), candidate("bad")])
+
+
+def test_one_search_at_a_time_works_for_an_output(tmp_path):
+    with prepared(tmp_path / "best") as work:
+        left = work / ".int8.01234567.part"
+        left.mkdir()
+        with (
+            pytest.raises(StepError, match=r"another search is at work in '.*best\.search'"),
+            prepared(tmp_path / "best"),
+        ):
+            pass
+        assert left.is_dir()
+
+    with prepared(tmp_path / "best"):
+        assert not left.exists()

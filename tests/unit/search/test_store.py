@@ -58,3 +58,16 @@ def test_a_file_of_a_newer_schema_is_refused(tmp_path):
     db.close()
     with pytest.raises(StoreError, match="its schema is 7"):
         Store(tmp_path / "t.sqlite", "q")
+
+
+def test_a_trial_that_was_spoiled_is_no_bug_and_names_the_file(tmp_path):
+    store = Store(tmp_path / "trials.sqlite", "q")
+    store.put(trial("a"))
+    with sqlite3.connect(tmp_path / "trials.sqlite") as other:
+        other.execute("update trials set document = '{}'")
+    other.close()
+
+    for read in (store.trials, lambda: store.find("a")):
+        with pytest.raises(StoreError, match=r"trials\.sqlite' holds a trial that cannot be read"):
+            read()
+    store.close()
