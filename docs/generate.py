@@ -22,7 +22,8 @@ def commands() -> str:
     lines = [_NOTICE, "# Commands\n"]
     lines.append(
         "Every command that reports takes `--json`: one JSON document on stdout, all else on "
-        "stderr. Exit status: 0 done, 1 refused (with a `hint:`), 2 usage, 3 the server could "
+        'stderr. A command that fails prints `{"error": …, "hint": …}` there. '
+        "Exit status: 0 done, 1 refused (with a `hint:`), 2 usage, 3 the server could "
         "not start, 130 interrupted. `mlserve --debug COMMAND` shows the traceback of an error.\n"
     )
     for name, command in _flat(root.commands):  # type: ignore[attr-defined]
