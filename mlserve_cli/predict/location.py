@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +12,10 @@ from mlserve_cli.errors import DataError, first_line, needs_extra
 
 REMOTE_BLOCK_BYTES = 8 << 20
 """What is fetched at once of a remote file that is read from its beginning to its end."""
+
+S3_ATTEMPTS = 2
+"""Of botocore for a request. s3fs asks botocore five times and waits 15 s for an answer each time:
+with botocore's own five attempts a store that is silent would hold a job up for six minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def file_system(url: str) -> tuple[Any, str]:
     with needs_extra("batch", f"read and write {scheme}:// URLs"):
         import fsspec
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url, **_patience(scheme))
     except ImportError as error:  # fsspec says which package a scheme needs
         raise DataError(
             f"'{url}' cannot be reached: {first_line(error)}.",
@@ -93,6 +98,18 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ValueError, OSError) as error:
         raise DataError(f"'{url}' cannot be reached: {first_line(error)}.") from error
     return system, path
+
+
+def _patience(scheme: str) -> dict[str, Any]:
+    """How long a store may be silent, unless fsspec's or AWS's own configuration says."""
+    if scheme not in ("s3", "s3a") or "AWS_MAX_ATTEMPTS" in os.environ:
+        return {}
+    from fsspec.config import conf
+
+    config: dict[str, Any] = {"retries": {"total_max_attempts": S3_ATTEMPTS}}
+    for name in ("s3", "s3a"):
+        config |= conf.get(name, {}).get("config_kwargs", {})
+    return {"config_kwargs": config}
 
 
 def of_path(path: Path, label: str | None = None) -> Location:

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 REQUIREMENTS = Path(__file__).parent / "s3.txt"
 ROOT = Path(__file__).parents[3]
@@ -59,7 +59,7 @@ def libraries(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment(libraries):
+def environment(libraries, tmp_path_factory):
     """What a process needs to reach the server, which runs meanwhile."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -72,12 +72,15 @@ def environment(libraries):
         "AWS_DEFAULT_REGION": "us-east-1",
         "NO_PROXY": "127.0.0.1",
     }
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    # A file: it tells of every request, and into a pipe that nobody reads it would soon block.
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
     try:
         end = time.monotonic() + 60
         while True:
@@ -85,13 +88,13 @@ def environment(libraries):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
                 break
             except OSError:
-                assert server.poll() is None, server.communicate()[1].decode()
+                assert server.poll() is None, log.read_text()
                 assert time.monotonic() < end
                 time.sleep(0.1)
         yield environment
     finally:
-        server.terminate()
-        server.communicate(timeout=30)
+        server.kill()
+        server.wait(30)
 
 
 def store(environment, *lines):
@@ -111,7 +114,7 @@ def store(environment, *lines):
 
 def mlserve(environment, *arguments):
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment, capture_output=True, timeout=300, check=False
+        [*COMMAND, *arguments], env=environment, capture_output=True, timeout=180, check=False
     )
 
 
@@ -151,7 +154,7 @@ def test_a_job_on_s3_that_is_killed_goes_on_to_the_same_bytes(
     out = f"s3://{bucket}/killed/{target}"
     state = f"{bucket}/killed/" + (target if target == "answers" else f".{target}.parts")
     command = [*COMMAND, str(package.path), *options, "-o", out, "--resume"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         waited = store(
             environment,
             "import time",
@@ -164,10 +167,9 @@ def test_a_job_on_s3_that_is_killed_goes_on_to_the_same_bytes(
             "print(parts)",
         )
         process.send_signal(signal.SIGKILL)
-        process.communicate()
     assert int(waited) >= 3
     last = subprocess.run(
-        [*command, "--json"], env=environment, capture_output=True, timeout=300, check=False
+        [*command, "--json"], env=environment, capture_output=True, timeout=180, check=False
     )
     assert last.returncode == 0, last.stderr
     report = json.loads(last.stdout)
@@ -201,3 +203,23 @@ def test_what_is_not_on_s3_is_a_sentence(environment, bucket, iris_package, tmp_
         assert done.returncode == 1, source
         assert message in done.stderr
         assert b"Traceback" not in done.stderr
+
+
+def test_a_store_that_never_answers_is_given_up_with_a_sentence(
+    environment, iris_package, tmp_path
+):
+    package = str(iris_package().path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+        patience = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "FSSPEC_S3": json.dumps({"config_kwargs": {"read_timeout": 0.5}}),
+        }
+        done = mlserve(
+            environment | patience,
+            package,
+            *("-i", "s3://bucket/rows.parquet", "-o", str(tmp_path / "out.csv")),
+        )
+    assert done.returncode == 1
+    assert b"error: 's3://bucket/rows.parquet' cannot be read: Read timeout on" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert list(tmp_path.glob("*out*")) == []
