@@ -80,7 +80,7 @@ def _answer(block: Block, reader: Reader, runner: Runner, made: Answers) -> Done
     if prepared.names:
         rejects = [Reject(each.row, each.reason, prepared.names[each.row]) for each in rejects]
     rejects.sort(key=lambda reject: reject.row)
-    if not answered.places:
+    if not len(answered.places):
         return Done(block, None, 0, rejects)
     kept = prepared.kept
     if len(answered.places) < len(prepared.rows):
@@ -88,7 +88,7 @@ def _answer(block: Block, reader: Reader, runner: Runner, made: Answers) -> Done
     return Done(block, made.piece(answered.runs, kept), len(answered.places), rejects)
 
 
-def _chosen(column: Any, places: list[int]) -> Any:
+def _chosen(column: Any, places: np.ndarray) -> Any:
     if isinstance(column, list):
         return [column[each] for each in places]
     if isinstance(column, np.ndarray):

@@ -267,12 +267,18 @@ def _column(array: Array) -> pa.Array:
     if array.ndim == 1:
         if array.dtype.kind == "O":
             return pa.array([_text(item) for item in array], pa.string())
-        return pa.array(np.ascontiguousarray(array))
+        if array.dtype.kind == "b":
+            return pa.array(np.ascontiguousarray(array))
+        # `pa.array` would import pandas first, to see whether this is its.
+        kind = pa.from_numpy_dtype(array.dtype)
+        return pa.Array.from_buffers(
+            kind, len(array), [None, pa.py_buffer(np.ascontiguousarray(array))]
+        )
     column = _column(np.ascontiguousarray(array).reshape(-1))
     for axis in range(array.ndim - 1, 0, -1):
         lists = int(np.prod(array.shape[:axis]))
-        offsets = np.arange(lists + 1, dtype=np.int32) * array.shape[axis]
-        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column)
+        offsets = np.arange(lists + 1, dtype=np.int32) * np.int32(array.shape[axis])
+        column = pa.ListArray.from_arrays(_column(offsets), column)
     return column
 
 

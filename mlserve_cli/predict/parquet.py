@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 1 << 20
 """Of each column's chunk: without it pyarrow reads a whole row group into memory at once."""
 
+BLOCKS_AT_ONCE = 4
+"""Of one reading: each costs as much for every column as the values of some hundred rows."""
+
 MOST_FOOTERS = 200
 """Files of which the number of rows is looked up before the first is read."""
 
@@ -70,7 +73,7 @@ class ParquetReader:
                 continue
             end = row + size
             for large in opened.iter_batches(
-                batch_size=block,
+                batch_size=block * BLOCKS_AT_ONCE,
                 row_groups=[group],
                 columns=columns.names,
                 use_threads=False,  # whoever reads has a core; more would be taken from others

@@ -186,7 +186,8 @@ def _assemble_arrow(format: str, parts: Iterable[Path], file: BinaryIO, schema: 
     if format == "parquet":
         with pq.ParquetWriter(file, schema, use_dictionary=_repeated(schema)) as writer:
             for path in parts:
-                rows = pq.read_table(path)
+                with pq.ParquetFile(path) as source:
+                    rows = source.read()
                 writer.write_table(rows, row_group_size=max(1, rows.num_rows))
         return
     with pa.ipc.new_file(file, schema) as stream:

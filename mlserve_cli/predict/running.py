@@ -26,7 +26,7 @@ class Answered:
     """
 
     runs: list[Tensors] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     rejects: list[Reject] = field(default_factory=list)  # by their places, too
 
 
@@ -45,18 +45,28 @@ class Runner:
     def run(self, groups: Sequence[Tensors]) -> Answered:
         """Answer the rows of all groups, `batch` at a time."""
         answered = Answered()
+        places: list[np.ndarray] = []
         first = 0
         engine = self._free.get()
         try:
             for group in groups:
-                self._group(engine, group, first, answered)
+                self._group(engine, group, first, answered, places)
                 first += rows(group)
         finally:
             self._free.put(engine)
         answered.runs = _joined(answered.runs)
+        if places:
+            answered.places = np.concatenate(places)
         return answered
 
-    def _group(self, engine: Engine, group: Tensors, first: int, answered: Answered) -> None:
+    def _group(
+        self,
+        engine: Engine,
+        group: Tensors,
+        first: int,
+        answered: Answered,
+        done: list[np.ndarray],
+    ) -> None:
         places = np.arange(first, first + rows(group))
         if self._manifest.finite_inputs:
             group, places = self._finite(group, places, answered)
@@ -65,26 +75,34 @@ class Runner:
             self._run(
                 engine,
                 {name: array[window] for name, array in group.items()},
-                places[window].tolist(),
+                places[window],
                 answered,
+                done,
             )
 
-    def _run(self, engine: Engine, batch: Tensors, places: list[int], answered: Answered) -> None:
+    def _run(
+        self,
+        engine: Engine,
+        batch: Tensors,
+        places: np.ndarray,
+        answered: Answered,
+        done: list[np.ndarray],
+    ) -> None:
         """Run a batch; one that fails in two halves, down to the row that is to blame."""
         count = len(places)
         try:
             outputs = self._padded(engine, batch, count)
         except Exception as error:  # each engine has its own
             if count == 1:
-                answered.rejects.append(Reject(places[0], _reason(error)))
+                answered.rejects.append(Reject(int(places[0]), _reason(error)))
                 return
             half = count // 2
             for part in (slice(None, half), slice(half, None)):
                 some = {name: array[part] for name, array in batch.items()}
-                self._run(engine, some, places[part], answered)
+                self._run(engine, some, places[part], answered, done)
             return
         answered.runs.append(outputs)
-        answered.places += places
+        done.append(places)
 
     def _padded(self, engine: Engine, batch: Tensors, count: int) -> Tensors:
         fixed = self._fixed
