@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Run:
         self._progress = progress
         self._start = start
         self._written = 0
+        self._landing: Future[None] | None = None
+        self._landed: Job | None = None
 
     def run(self) -> Report:
         """Begin or go on, predict what is left, put the result in its place."""
@@ -238,13 +241,36 @@ class Run:
     def _write(self, done: Iterator[Done]) -> None:
         """Part after part."""
         first = next(done, None)
-        while first is not None:
-            number = len(self._job.parts)
-            name = f"part-{number:05}{parts.WRITTEN[self._format]}"
-            first = self._write_part(name, first, done)
+        self._landed = self._job
+        # A part reaches the disk while the next one is written: a busy disk takes a while.
+        with ThreadPoolExecutor(1, "predict-land") as landing:
+            try:
+                while first is not None:
+                    number = len(self._job.parts)
+                    name = f"part-{number:05}{parts.WRITTEN[self._format]}"
+                    first = self._write_part(name, first, done, landing)
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is the one that counts
+                    self._wait_for_landing()
+                raise
+            self._wait_for_landing()
 
-    def _write_part(self, name: str, first: Done, done: Iterator[Done]) -> Done | None:
-        """Write a part, and the manifest; give the block that the next part begins with."""
+    def _wait_for_landing(self) -> None:
+        """Until the part before is in its place and stands in the manifest, or raise why not."""
+        landing, self._landing = self._landing, None
+        if landing is None:
+            return
+        try:
+            landing.result()
+        except BaseException:
+            self._job = self._landed or self._job
+            raise
+        self._landed = self._job
+
+    def _write_part(
+        self, name: str, first: Done, done: Iterator[Done], landing: ThreadPoolExecutor
+    ) -> Done | None:
+        """Write a part, and let it land; give the block that the next part begins with."""
         rejects: list[bytes] = []
         rows = taken = 0
         item: Done | None = first
@@ -265,14 +291,7 @@ class Run:
             if rows:
                 writer.finish()
         size, digest = draft.stat().st_size, _sha256(draft)
-        if rows:
-            self._place.publish(name)
-        else:
-            draft.unlink()
-        rejects_name = None
-        if rejects:
-            rejects_name = f"_{Path(name).stem}.rejects.jsonl"
-            self._place.write(rejects_name, b"".join(rejects))
+        rejects_name = f"_{Path(name).stem}.rejects.jsonl" if rejects else None
         written = Part(
             file=name if rows else None,
             rows=rows,
@@ -282,11 +301,23 @@ class Run:
             rejects=rejects_name,
             after=after,
         )
+        self._wait_for_landing()
         self._job = msgspec.structs.replace(
             self._job, parts=(*self._job.parts, written), columns=writer.columns
         )
-        self._save()
+        self._landing = landing.submit(self._land, name, self._job, b"".join(rejects))
         return item
+
+    def _land(self, name: str, after: Job, rejects: bytes) -> None:
+        """Put the job's last part into its place, then the manifest that tells of it."""
+        part = after.parts[-1]
+        if part.file is not None:
+            self._place.publish(name)
+        else:
+            self._place.draft(name).unlink()
+        if part.rejects is not None:
+            self._place.write(part.rejects, rejects)
+        self._place.write(MANIFEST, after.to_json())
 
     def _told(self, item: Done) -> None:
         seconds = time.monotonic() - self._start

@@ -214,10 +214,11 @@ def test_a_full_disk_is_a_sentence_and_the_parts_stay(iris_package, rows, tmp_pa
 
     write = Run._write_part
 
-    def full(self, *given):
+    def full(self, name, *given):
         if len(self._job.parts) == 3:
-            self._place.draft = lambda name: tmp_path / "full"
-        return write(self, *given)
+            draft = self._place.draft  # the part before may still be on its way
+            self._place.draft = lambda each: tmp_path / "full" if each == name else draft(each)
+        return write(self, name, *given)
 
     (tmp_path / "full").symlink_to("/dev/full")
     monkeypatch.setattr(Run, "_write_part", full)
@@ -226,6 +227,28 @@ def test_a_full_disk_is_a_sentence_and_the_parts_stay(iris_package, rows, tmp_pa
         go(package, rows, out, folder=False)
     assert "--resume" in error.value.hint
     assert error.value.__cause__.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert go(package, rows, out, folder=False, resume=True).resumed == 47
+
+
+def test_a_part_that_cannot_be_put_in_its_place_is_not_counted(
+    iris_package, rows, tmp_path, monkeypatch
+):
+    publish = LocalPlace.publish
+
+    def failing(self, name):
+        if name == "part-00003.csv":
+            raise DataError("the disk is gone.")
+        publish(self, name)
+
+    monkeypatch.setattr(LocalPlace, "publish", failing)
+    package, out = iris_package(), tmp_path / "out.csv"
+    with pytest.raises(DataError, match="the disk is gone"):
+        go(package, rows, out, folder=False)
+    manifest = json.loads((tmp_path / ".out.csv.parts" / "_manifest.json").read_bytes())
+    assert [part["file"] for part in manifest["parts"]] == [
+        f"part-0000{number}.csv" for number in range(3)
+    ]
     monkeypatch.undo()
     assert go(package, rows, out, folder=False, resume=True).resumed == 47
 
