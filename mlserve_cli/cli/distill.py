@@ -87,6 +87,7 @@ def command(
         float | None, typer.Option(help="At its peak; else as TRAINING says.")
     ] = None,
     seed: variant.Seed = 0,
+    resume: variant.Resume = False,
     data: variant.Data = None,
     target: Annotated[
         str | None,
@@ -102,9 +103,12 @@ def command(
 
     It is student() of the definition, another package's network, or PKG with fewer layers. Of an
     estimator, a forest for example, student() gives a smaller one that is not fitted yet.
+    OUTPUT.report.html shows the learning curve. A training that was interrupted, or killed, goes
+    on with --resume and ends with the same weights.
     """
     from mlserve_cli.pipeline import steps
 
+    checkpoints = variant.checkpoints(output, resume=resume, force=force)
     parameters: dict[str, Any] = {
         "teacher": teacher,
         "student": student,
@@ -121,6 +125,7 @@ def command(
         "epochs": epochs,
         "learning_rate": learning_rate,
         "seed": seed,
+        "checkpoints": checkpoints,
     }
     if target is not None and data is None and train_data is None:
         raise typer.BadParameter(
@@ -137,6 +142,7 @@ def command(
             batch=batch,
             force=force,
             as_json=as_json,
+            checkpoints=checkpoints,
         ),
         lambda rows: steps.distill(rows, **parameters),
     )

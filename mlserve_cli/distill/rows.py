@@ -95,6 +95,21 @@ class _Part:
     targets: Any
 
 
+class Epoch:
+    """One epoch of batches, whose beginning is told; counting them is none."""
+
+    def __init__(self, batches: Callable[[], Iterable[Batch]], begin: Callable[[], None]) -> None:
+        self._batches = batches
+        self._begin = begin
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._batches())
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._begin()
+        return iter(self._batches())
+
+
 def check(batches: Callable[[], Iterable[Batch]], alpha: float | None, *, whence: str) -> float:
     """The teacher's share: as given, else 1 for rows without targets and 0.9 beside targets.
 

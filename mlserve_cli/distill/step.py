@@ -22,12 +22,13 @@ from mlserve_cli.package.step import Change
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.processing.declaration import ClassesOutput
-from mlserve_cli.training import precision, size, soft, source
+from mlserve_cli.training import precision, size, soft, source, validation
+from mlserve_cli.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 from mlserve_cli.training.inputs import Batch, tensors
 from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import main_output, task_loss
 from mlserve_cli.training.options import TrainingOptions
-from mlserve_cli.training.soft import Comparison, Lessons
+from mlserve_cli.training.soft import Answer, Comparison
 from mlserve_cli.training.source import Trainable
 from mlserve_cli.training.variant import prefixed
 
@@ -61,6 +62,7 @@ class DistillStep:
     epochs, learning_rate: by default those of TRAINING.
     augment: of an estimator, rows that are made up for each real one.
     save: writes an estimator as ONNX; the command line brings it.
+    checkpoints: where an interrupted training can go on.
     """
 
     temperature: float = 4.0
@@ -79,6 +81,7 @@ class DistillStep:
     augment: int = 0
     seed: int = 0
     save: Save | None = None
+    checkpoints: Checkpoints = NO_CHECKPOINTS
     name: str = "distill"
 
     def requires(self, parent: Package) -> None:
@@ -145,6 +148,7 @@ class DistillStep:
                 )
         if plan:
             progress.say(plan.sentence())
+        batches: Callable[[], Iterable[Batch]]
         if self.train_data is None:
             batches = rows.of_definition(student.definition, names)
             whence = "training()"
@@ -155,6 +159,13 @@ class DistillStep:
             whence = f"'{self.train_data}'"
         kind = precision.choose(options.precision, precision.device())
         alpha = rows.check(batches, self.alpha, whence=whence)
+        batches, held_out = validation.choose(
+            student.definition,
+            names,
+            options,
+            batches=batches,
+            outputs=[spec.name for spec in parent.manifest.outputs],
+        )
         task = task_loss(student.definition, options)
         loss = soft.soft_loss(
             task,
@@ -164,7 +175,7 @@ class DistillStep:
         )
         with ExitStack() as held:
             module = student.module
-            lessons: Callable[[], Iterable[Batch]] = batches
+            asked: Answer | None = None
             if not alpha and not plan:  # the targets alone: nobody need be asked
                 loss = task
             elif before is None or self.teacher is not None:
@@ -173,7 +184,7 @@ class DistillStep:
                 asked = teacher.as_answer(found, names)
                 with torch.no_grad():
                     soft.check_shapes(asked(example), main_output(student.module(*example)))
-                lessons = partial(Lessons, batches, asked, found.begin_epoch)
+                batches = partial(rows.Epoch, batches, found.begin_epoch)
             else:
                 asked = soft.asked(before.module, kind=kind)
                 if plan:
@@ -181,15 +192,17 @@ class DistillStep:
                     held.enter_context(guided)
                     module, loss = guided.module, guided.loss(loss)
                     asked = guided.answer(asked)
-                lessons = partial(Lessons, batches, asked)
-            train(
+            history = train(
                 module,
-                lessons,
+                batches,
                 options=options,
                 loss=loss,
                 seed=self.seed,
                 progress=progress,
                 title="distilling",
+                validation=held_out,
+                keeper=self.checkpoints.stage("distill", **self._about(parent, alpha)),
+                teach=None if asked is None else soft.lesson(asked),
             )
         progress.stage("writing the student")
         successor.write(student.module, parent, draft.serve / parent.manifest.model)
@@ -210,9 +223,11 @@ class DistillStep:
                 **self._asked_for(),
                 **student.facts,
                 **facts,
+                **history.lineage(),
             },
             seed=self.seed,
             libraries=LIBRARIES,
+            evidence=(history.facts(),),
         )
 
     def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
@@ -301,6 +316,15 @@ class DistillStep:
             student.definition,
             **{**gentle, **{name: value for name, value in given.items() if value is not None}},
         )
+
+    def _about(self, parent: Package, alpha: float) -> dict[str, Any]:
+        """What a checkpoint must agree with beside the weights and the options."""
+        return {
+            "parent": parent.manifest.digest,
+            "temperature": self.temperature,
+            "alpha": alpha,
+            **self._asked_for(),
+        }
 
     def _asked_for(self) -> dict[str, Any]:
         """What else was asked for, for the lineage."""

@@ -265,6 +265,7 @@ def as_answer(teacher: Teacher, names: tuple[str, ...]) -> Any:
         given = {
             name: tensor.detach().cpu().numpy() for name, tensor in zip(names, inputs, strict=True)
         }
-        return torch.from_numpy(np.ascontiguousarray(teacher.answer(given), np.float32))
+        found = torch.from_numpy(np.ascontiguousarray(teacher.answer(given), np.float32))
+        return found.to(inputs[0].device)
 
     return answer

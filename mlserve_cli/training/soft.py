@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlserve_cli.errors import StepError
 from mlserve_cli.training import losses, precision
 from mlserve_cli.training.inputs import Batch
-from mlserve_cli.training.loop import Loss
+from mlserve_cli.training.loop import Loss, Teach
 from mlserve_cli.training.losses import main_output
 
 if TYPE_CHECKING:
@@ -31,25 +31,17 @@ Comparison = Literal["classes", "values", "directions"]
 class Lessons:
     """An epoch of batches, their targets (targets, what the teacher answers).
 
-    `len()` counts the batches without asking the teacher. `begin` is called when an epoch begins.
+    `len()` counts the batches without asking the teacher.
     """
 
-    def __init__(
-        self,
-        batches: Callable[[], Iterable[Batch]],
-        answer: Answer,
-        begin: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, batches: Callable[[], Iterable[Batch]], answer: Answer) -> None:
         self._batches = batches
         self._answer = answer
-        self._begin = begin
 
     def __len__(self) -> int:
         return sum(1 for _ in self._batches())
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._begin is not None:
-            self._begin()
         for inputs, targets in self._batches():
             yield inputs, (targets, self._answer(inputs))
 
@@ -78,6 +70,11 @@ def asked(teacher: torch.nn.Module, *, kind: str) -> Answer:
             return main_output(teacher(*precision.place(inputs, device))).float()
 
     return answer
+
+
+def lesson(asked: Answer) -> Teach:
+    """What the loop asks at each step: the targets, and beside them what the teacher answers."""
+    return lambda inputs, targets: (targets, asked(inputs))
 
 
 def soft_loss(

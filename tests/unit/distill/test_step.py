@@ -279,3 +279,43 @@ def test_an_onnx_file_teaches_a_torch_network_through_its_engine(
     assert accuracy(student) > 0.7
     # And it goes on from what it is now, a torch module.
     step.run(PruneStep(ratio=0.5, epochs=1), student, tmp_path / "pruned", progress=Silent())
+
+
+@pytest.mark.parametrize("way", ["logits", "layers", "engine"])
+def test_a_distillation_that_was_killed_goes_on_and_ends_with_the_same_weights(
+    mixed_package, tmp_path, way
+):
+    from mlserve_cli.training.checkpoint import Checkpoints
+
+    class Killed(Silent):
+        steps = 0
+
+        def advance(self, steps=1, note=""):
+            self.steps += steps
+            if self.steps == 27:
+                raise KeyboardInterrupt
+
+    asked = {
+        "logits": {},
+        "layers": {"hints": "auto", "attention": 1.0},
+        "engine": {"teacher": str(mixed_package.path)},
+    }[way]
+    whole = step.run(DistillStep(**asked), mixed_package, tmp_path / "whole", progress=Silent())
+    folder = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        step.run(
+            DistillStep(checkpoints=Checkpoints(folder=folder, steps=10), **asked),
+            mixed_package,
+            tmp_path / "again",
+            progress=Killed(),
+        )
+    progress = Said()
+    again = step.run(
+        DistillStep(checkpoints=Checkpoints(folder=folder, resume=True), **asked),
+        mixed_package,
+        tmp_path / "again",
+        progress=progress,
+    )
+    assert any("goes on after step 20" in line for line in progress.lines)
+    assert again.manifest.digest == whole.manifest.digest
+    assert again.evidence("training")
