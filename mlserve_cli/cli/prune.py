@@ -102,6 +102,7 @@ def command(
         typer.Option(help="Refused, with what such zeros would bring, measured on this machine."),
     ] = None,
     seed: variant.Seed = 0,
+    resume: variant.Resume = False,
     data: variant.Data = None,
     target: variant.Target = None,
     max_drop: variant.MaxDrop = None,
@@ -114,6 +115,8 @@ def command(
 
     The pruned model has fewer and smaller layers: it needs no special engine to be faster. One
     goal may be given: --ratio, --macs, --parameters, --speedup or --target-ms.
+    OUTPUT.report.html shows the learning curves. A fine-tuning that was interrupted, or killed,
+    goes on with --resume and ends with the same weights.
     """
     if html is not None and not sensitivity:
         raise typer.BadParameter("it is for --sensitivity.", param_hint="--html")
@@ -126,6 +129,7 @@ def command(
         raise typer.BadParameter("say where the new package goes.", param_hint="--output")
     from mlserve_cli.prune.step import PruneStep
 
+    checkpoints = variant.checkpoints(output, resume=resume, force=force)
     variant.run(
         variant.Request(
             parent=package,
@@ -137,6 +141,7 @@ def command(
             batch=batch,
             force=force,
             as_json=as_json,
+            checkpoints=checkpoints,
         ),
         lambda _: PruneStep(
             ratio=ratio,
@@ -152,6 +157,7 @@ def command(
             epochs=epochs,
             recover=recover,
             seed=seed,
+            checkpoints=checkpoints,
         ),
     )
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.training import randomness
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def gradients(batches: Callable[[], Iterable[Batch]], loss: Loss) -> Gradients:
     def compute(module: torch.nn.Module) -> None:
         import torch
 
-        torch.manual_seed(0)  # the same rows each time, where training() shuffles with torch
+        randomness.seed(0)  # the same rows each time, where training() shuffles
         module.eval()
         module.zero_grad(set_to_none=True)
         try:

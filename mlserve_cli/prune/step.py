@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,27 +19,32 @@ from mlserve_cli.prune.network import Pruned, Survey
 from mlserve_cli.prune.target import Target
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
-from mlserve_cli.training import history, precision, size, soft, source
+from mlserve_cli.training import (
+    history,
+    precision,
+    randomness,
+    size,
+    soft,
+    source,
+    validation,
+)
+from mlserve_cli.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 from mlserve_cli.training.inputs import batches, tensors
 from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import task_loss
-from mlserve_cli.training.options import TrainingOptions
+from mlserve_cli.training.options import GENTLER, TrainingOptions
 from mlserve_cli.training.variant import prefixed
 
 if TYPE_CHECKING:
     import torch
 
-    from mlserve_cli.training.inputs import Batch
-    from mlserve_cli.training.loop import Loss
+    from mlserve_cli.training.curve import History
+    from mlserve_cli.training.loop import Loss, Teach
 
 LIBRARIES = ("torch", "torch-pruning", "onnx", "onnxscript")
 
 SCOPES = ("layer", "global", "sensitivity")
 RECOVERIES = ("parent", "targets")
-
-GENTLER = 5.0
-"""Fine-tuning starts from weights worth keeping: a fifth of the rate that they were trained with
-recovered best on the digits sample (98.1 %, against 98.0 and 97.9 % at a half and the whole)."""
 
 TEMPERATURE, ALPHA = 4.0, 0.9
 """Of learning from the parent's answers (Hinton et al., 2015); as `mlserve distill` has them."""
@@ -64,9 +69,10 @@ class PruneStep:
     "sensitivity" takes shares with which every layer makes the same error.
     iterations: that many prunings, with fine-tuning after each.
     epochs, learning_rate: of the fine-tuning; by default half the epochs of TRAINING, at a fifth
-    of its rate.
+    of its rate, which recovered best on the digits sample.
     recover: "parent" learns from the unpruned network's answers beside the targets, "targets" from
     those alone.
+    checkpoints: where an interrupted fine-tuning can go on.
     """
 
     ratio: float | None = None
@@ -83,6 +89,7 @@ class PruneStep:
     learning_rate: float | None = None
     recover: str = "parent"
     seed: int = 0
+    checkpoints: Checkpoints = NO_CHECKPOINTS
     name: str = "prune"
 
     @property
@@ -166,9 +173,11 @@ class PruneStep:
                 "macs": now.macs,
                 "parameters_before": was.parameters,
                 "parameters": now.parameters,
+                **work.ended(),
             },
             seed=self.seed,
             libraries=LIBRARIES,
+            evidence=tuple(each.facts() for each in work.histories),
         )
 
     def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
@@ -212,6 +221,7 @@ class _Work:
     loss: Loss
     dropped: dict[str, int] = field(default_factory=dict)
     narrow: list[str] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
 
     @classmethod
     def begin(cls, step: PruneStep, parent: Package, progress: Progress) -> _Work:
@@ -241,11 +251,21 @@ class _Work:
         )
 
     def run(self) -> tuple[torch.nn.Module, float]:
-        """Prune and train, as often as was asked for; the network and the ratio of the last."""
+        """Prune and train, as often as was asked for; the network and the ratio of the last.
+
+        A fine-tuning that diverges is the last one.
+        """
         steps = self.step.iterations
         goal, ratio = self.step.target, 0.0
         original: dict[str, int] = {}
-        module, taught = self.whole, self._taught()
+        module, teach, loss = self.whole, self._teach(), self._loss()
+        given, held_out = validation.choose(
+            self.definition,
+            self.names,
+            self.options,
+            batches=batches(self.definition, self.names),
+            outputs=[spec.name for spec in self.parent.manifest.outputs],
+        )
         parts = zip(
             schedule.fractions(steps), schedule.epochs(self.options.epochs, steps), strict=True
         )
@@ -255,29 +275,32 @@ class _Work:
             whole_size = size.measure(self.whole, self.example)
             sharing = self._sharing(survey)
             if goal.kind in ("speedup", "target_ms"):
-                found = target.timed(survey, whole_size, goal, self.parent, self.progress, sharing)
-                if found.timing is not None:
-                    self.progress.say(
-                        f"at ratio {found.ratio:.3f} the untrained network takes "
-                        f"{found.timing.candidate_ms:.3g} ms, parent "
-                        f"{found.timing.parent_ms:.3g} ms: {found.timing.speedup:.2f} times faster"
-                    )
                 # From here on its multiplications are the goal: they hold still.
-                goal = Target("macs", found.size.macs / whole_size.macs)
+                goal = self._timed(survey, whole_size, goal, sharing)
             ratio = self._ratio(survey, whole_size, goal, fraction, sharing)
             pruned = survey.prune(ratio, shares=sharing(ratio))
             self._note(pruned, whole_size)
             module = pruned.module
-            train(
+            found = train(
                 module,
-                taught,
+                given,
                 options=replace_epochs(self.options, epochs),
-                loss=self._loss(),
+                loss=loss,
                 seed=self.step.seed,
                 progress=self.progress,
                 title="fine-tuning" if steps == 1 else f"fine-tuning {number} of {steps}",
+                validation=held_out,
+                keeper=self.step.checkpoints.stage(f"fine-tuning-{number}", **self._about()),
+                teach=teach,
             )
+            self.histories.append(found)
+            if found.diverged:
+                break
         return module, ratio
+
+    def ended(self) -> dict[str, Any]:
+        """What the lineage says of trainings that ended before their last epoch."""
+        return {key: value for each in self.histories for key, value in each.lineage().items()}
 
     def changes(self, module: torch.nn.Module) -> dict[str, Any]:
         """What the history says of all prunings together."""
@@ -290,6 +313,31 @@ class _Work:
             self.dropped,
             tuple(dict.fromkeys(self.narrow)),
         ).entry()
+
+    def _timed(
+        self, survey: Survey, whole: size.Size, goal: Target, sharing: target.Sharing
+    ) -> Target:
+        """The share of the multiplications that is as fast as `goal` asks, by measurement.
+
+        It is kept beside the checkpoints: measured once more it would be another network.
+        """
+
+        def measure() -> float:
+            found = target.timed(survey, whole, goal, self.parent, self.progress, sharing)
+            if found.timing is not None:
+                self.progress.say(
+                    f"at ratio {found.ratio:.3f} the untrained network takes "
+                    f"{found.timing.candidate_ms:.3g} ms, parent "
+                    f"{found.timing.parent_ms:.3g} ms: {found.timing.speedup:.2f} times faster"
+                )
+            return found.size.macs / whole.macs
+
+        asked = {**self._about(), goal.kind: goal.value}
+        return Target("macs", self.step.checkpoints.measured("share-of-macs", measure, **asked))
+
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint must agree with beside the weights and the options."""
+        return {"parent": self.parent.manifest.digest, "recover": self.step.recover}
 
     def _survey(
         self, module: torch.nn.Module, number: int, fraction: float, original: dict[str, int]
@@ -311,6 +359,7 @@ class _Work:
     def _sharing(self, survey: Survey) -> target.Sharing:
         if self.step.scope != "sensitivity":
             return lambda _: None
+        randomness.seed(0)  # the same rows each time, where calibration() draws them
         units = sensitivity.measure(
             survey, rows_of(self.definition, self.names, self.example), with_blocks=False,
             progress=self.progress,
@@ -348,12 +397,12 @@ class _Work:
         for layer, reason in pruned.left.items():
             self.progress.say(f"left as it is: {layer}, {reason}")
 
-    def _taught(self) -> Callable[[], Iterable[Batch]]:
-        given = batches(self.definition, self.names)
+    def _teach(self) -> Teach | None:
         if self.step.recover == "targets":
-            return given
+            return None
         kind = precision.choose(self.options.precision, precision.device())
-        return soft.taught(given, self.whole, kind=kind)
+        # A copy: the loop's device and memory layout are nothing that pruning should meet.
+        return soft.lesson(soft.asked(copy.deepcopy(self.whole), kind=kind))
 
     def _loss(self) -> Loss:
         if self.step.recover == "targets":

@@ -3,6 +3,7 @@
     OUTPUT.training/
       fine-tuning.safetensors     one file a training of the command: tensors, and in the file's
                                   metadata the facts, as JSON
+      share-of-macs.json          what was measured and decides a training
 
 A file is written beside its place and renamed, so that a kill leaves the one before. A training
 that has ended leaves its final weights: a command of several trainings takes those up, too. The
@@ -11,12 +12,13 @@ folder goes when the command is done.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +76,27 @@ class Checkpoints:
         """
         path = self.folder / f"{name}.safetensors" if self.folder else None
         return Keeper(self, path, about)
+
+    def measured(self, name: str, measure: Callable[[], float], **about: Any) -> float:
+        """A number that decides a training and would be another one if it were measured again.
+
+        about: what it is the answer to, as JSON. Kept as NAME.json, and taken up by `resume`.
+        """
+        path = self.folder / f"{name}.json" if self.folder else None
+        asked = json.loads(json.dumps(about, default=str))
+        if path is not None and self.resume:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                if kept["about"] == asked:
+                    return float(kept["value"])
+        value = measure()
+        if path is not None:
+            with contextlib.suppress(OSError):  # of a full disk the first checkpoint tells
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draft = path.with_name(path.name + ".part")
+                draft.write_text(json.dumps({"value": value, "about": asked}), encoding="utf-8")
+                draft.replace(path)
+        return value
 
     def discard(self) -> None:
         """Remove the folder: the command has what it wanted."""

@@ -9,12 +9,11 @@ Rows without targets are enough where alpha is 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.training import losses, precision
-from mlserve_cli.training.inputs import Batch
 from mlserve_cli.training.loop import Loss, Teach
 from mlserve_cli.training.losses import main_output
 
@@ -26,35 +25,6 @@ Answer = Callable[[tuple["torch.Tensor", ...]], Any]
 
 Comparison = Literal["classes", "values", "directions"]
 """How two answers are compared: KL of softened logits, squared difference, or angle."""
-
-
-class Lessons:
-    """An epoch of batches, their targets (targets, what the teacher answers).
-
-    `len()` counts the batches without asking the teacher.
-    """
-
-    def __init__(self, batches: Callable[[], Iterable[Batch]], answer: Answer) -> None:
-        self._batches = batches
-        self._answer = answer
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self._batches())
-
-    def __iter__(self) -> Iterator[Batch]:
-        for inputs, targets in self._batches():
-            yield inputs, (targets, self._answer(inputs))
-
-
-def taught(
-    batches: Callable[[], Iterable[Batch]], teacher: torch.nn.Module, *, kind: str
-) -> Callable[[], Lessons]:
-    """The same batches, their targets (targets, what the teacher answers).
-
-    `kind` is the precision that the teacher computes in.
-    """
-    answer = asked(teacher, kind=kind)
-    return lambda: Lessons(batches, answer)
 
 
 def asked(teacher: torch.nn.Module, *, kind: str) -> Answer:
@@ -80,7 +50,7 @@ def lesson(asked: Answer) -> Teach:
 def soft_loss(
     task: Loss, *, temperature: float, alpha: float, comparison: Comparison | None = None
 ) -> Loss:
-    """The loss for batches of `taught`; targets that are missing are `()`.
+    """The loss for targets of a `lesson`; targets that are missing are `()`.
 
     comparison: without one, "classes" where the targets are whole numbers, else "values".
     Raises `StepError` where targets are missing and alpha leaves them a share.

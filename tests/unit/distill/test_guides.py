@@ -145,11 +145,12 @@ def test_a_student_learns_what_the_teacher_holds_inside(kind):
         asked = guided.answer(soft.asked(teacher, kind="fp32"))
         history = train(
             guided.module,
-            lambda: soft.Lessons(lambda: iter(batches), asked),
+            lambda: iter(batches),
             options=options,
             loss=guided.loss(base),
             seed=0,
             progress=Silent(),
+            teach=soft.lesson(asked),
         )
     assert history.losses[-1] < 0.75 * history.losses[0]
     assert not any(layer._forward_hooks for layer in (*teacher.modules(), *student.modules()))

@@ -38,9 +38,7 @@ def test_the_same_step_gives_the_same_digest_and_another_seed_another(
 
 
 def test_the_student_of_a_trained_teacher_answers_as_it_does(mixed_package, tmp_path):
-    teacher = step.run(  # fine-tuning trains it: the package itself holds a fresh network
-        PruneStep(epochs=4, learning_rate=0.1), mixed_package, tmp_path / "a", progress=Silent()
-    )
+    teacher = trained_teacher(mixed_package, tmp_path / "a")
     student = step.run(
         DistillStep(epochs=10, learning_rate=0.3), teacher, tmp_path / "b", progress=Silent()
     )
@@ -119,8 +117,12 @@ class Said(Silent):
 
 
 def trained_teacher(package, target):
-    return step.run(  # fine-tuning trains it: the package itself holds a fresh network
-        PruneStep(epochs=4, learning_rate=0.1), package, target, progress=Silent()
+    # Fine-tuning trains it, on the targets: the package holds a fresh network, which is no teacher.
+    return step.run(
+        PruneStep(epochs=4, learning_rate=0.1, recover="targets"),
+        package,
+        target,
+        progress=Silent(),
     )
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.training import soft
-from mlserve_cli.training.soft import soft_loss, taught
+from mlserve_cli.training.soft import soft_loss
 
 CLASSES = torch.tensor([0, 1, 2, 0])
 
@@ -49,12 +49,11 @@ def test_answers_of_another_shape_are_refused_with_both_named():
 
 def test_the_teacher_answers_without_gradients_in_eval_mode():
     teacher = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).train()
-    batch = ((torch.randn(4, 2),), CLASSES)
-    ((inputs, (targets, answer)),) = taught(lambda: [batch], teacher, kind="fp32")()
-    assert inputs is batch[0]
+    inputs = (torch.randn(4, 2),)
+    targets, answer = soft.lesson(soft.asked(teacher, kind="fp32"))(inputs, CLASSES)
     assert targets is CLASSES
     assert not answer.requires_grad
-    assert torch.allclose(answer, teacher.eval()(batch[0][0]))
+    assert torch.allclose(answer, teacher.eval()(*inputs))
 
 
 def test_embeddings_are_compared_by_their_direction_and_numbers_by_their_size():
@@ -81,11 +80,3 @@ def test_rows_without_targets_leave_them_no_share():
     loss = soft.soft_loss(None, temperature=2, alpha=0.75)
     with pytest.raises(StepError, match=r"0\.25 of the loss"):
         loss(answer, ((), answer))
-
-
-def test_counting_lessons_asks_no_teacher():
-    def answer(inputs):
-        raise AssertionError("it was asked")
-
-    lessons = soft.Lessons(lambda: iter([((torch.ones(1, 2),), ())] * 3), answer)
-    assert len(lessons) == 3
