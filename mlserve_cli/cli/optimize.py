@@ -50,7 +50,20 @@ def command(
         str | None,
         typer.Option(metavar="TIME", help="Stop looking after this long: 90s, 10m, 1h."),
     ] = None,
-    evaluations: Annotated[int, typer.Option(min=1, help="Evaluations of accuracy at most.")] = 15,
+    train_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Train smaller networks, too: pruned, and student() of the definition, each in "
+            "the precisions that won. So much training at most: 90s, 10m, 1h.",
+        ),
+    ] = None,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Evaluations of accuracy at most; else 15, and 30 with --train-budget."
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Rows to take ranges from; else calibration()."),
@@ -90,7 +103,10 @@ def command(
         ),
         speed_up=speed_up,
         budget_s=None if budget is None else duration.parse(budget, flag="--budget"),
-        evaluations=evaluations,
+        evaluations=evaluations or (15 if train_budget is None else 30),
+        train_budget_s=None
+        if train_budget is None
+        else duration.parse(train_budget, flag="--train-budget"),
     )
     check_apart(output, Path(source))
     with console.progress() as progress:
@@ -149,7 +165,10 @@ def _show(found: Outcome, *, as_json: bool) -> None:
             Refused(
                 f"the goal was not reached: {wanted}, and the best that passes is "
                 f"{found.speed_up:.2f} times as fast. It was kept as '{found.package.path}'.",
-                hint="allow a larger --max-drop, or prune or distill the model first",
+                hint="allow a larger --max-drop or --train-budget"
+                if found.goal.train_budget_s is not None
+                else "allow a larger --max-drop, or let smaller networks be trained: "
+                "--train-budget 10m",
             )
         )
         raise typer.Exit(Exit.REFUSED)
@@ -169,6 +188,7 @@ def document(found: Outcome) -> dict[str, Any]:
         "speed_up": found.speed_up,
         "reached": found.reached,
         "limits": list(found.limits),
+        "untrained": list(found.untrained),
         "reason": found.reason,
         "engine": found.best.engine,
         "threads": found.best.threads,
@@ -222,6 +242,8 @@ def _print(found: Outcome) -> None:
         console.note(found.best.accuracy.proof)
     if found.reason:
         console.note(found.reason)
+    for sentence in found.untrained:
+        console.note(sentence)
     if found.stopped:
         console.note(f"the search stopped early: {found.stopped}; --resume goes on")
     console.note(f"the recipe is '{found.recipe}', the report '{found.report}'")

@@ -38,6 +38,8 @@ def page(found: Outcome) -> Page:
     made.text(_why(found))
     for sentence in found.limits:
         made.text(f"{sentence[0].upper()}{sentence[1:]}.")
+    for sentence in found.untrained:
+        made.text(f"{sentence[0].upper()}{sentence[1:]}.")
     if found.stopped:
         made.text(f"The search ended early: {found.stopped}.")
     made.section("Accuracy against cost")

@@ -26,7 +26,7 @@ from mlserve_cli.package import draft
 from mlserve_cli.package.draft import check_target, writing
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
-from mlserve_cli.pipeline import recipe
+from mlserve_cli.pipeline import networks, recipe
 from mlserve_cli.pipeline.cases import Cases
 from mlserve_cli.pipeline.limits import limits
 from mlserve_cli.pipeline.recipe import Recipe
@@ -35,6 +35,7 @@ from mlserve_cli.pipeline.trying import Bench
 from mlserve_cli.runtime.hardware import Hardware, detect
 from mlserve_cli.search import choice, proposals
 from mlserve_cli.search.choice import Choice
+from mlserve_cli.search.networks import plan, reached
 from mlserve_cli.search.proposals import Facts
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Trial
@@ -48,7 +49,8 @@ class Outcome:
 
     reached: whether the goal is met. stopped: why the search ended before all was tried, or "".
     reason: why the best is not the cheapest of those that cost the same within noise, or "".
-    limits: where the goal is not reached, sentences on what stands in the way.
+    limits: where the goal is not reached, sentences on what stands in the way. untrained: why
+    networks that could have been trained were not.
     """
 
     package: Package
@@ -64,6 +66,7 @@ class Outcome:
     stopped: str = ""
     reason: str = ""
     limits: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     higher_is_better: bool = True
 
     @property
@@ -103,6 +106,9 @@ def optimize(
     hardware = detect()
     facts = facts_of(parent, cases, hardware, goal)
     _require_memory(parent, facts)
+    if goal.train_budget_s is not None:
+        training = networks.training_of(parent, goal.train_budget_s, progress)
+        facts = replace(facts, training=training)
     with (
         prepared(target) as work,
         closing(Store(work / "trials.sqlite", question(parent, cases, goal, hardware))) as store,
@@ -134,12 +140,26 @@ def optimize(
         seconds=time.monotonic() - began,
         stopped=search.stopped,
         reason=chosen.reason(goal.target),
+        untrained=tuple(_untrained(facts, trials)),
         higher_is_better=bench.before().metric.higher_is_better,
     )
     if found.reached or goal.speed_up is None:
         return found
     progress.stage("what stands in the way")
     return replace(found, limits=limits(package, best, baseline, trials, wanted=goal.speed_up))
+
+
+def _untrained(facts: Facts, trials: Sequence[Trial]) -> Iterator[str]:
+    """Why some of the networks that could be trained were not; nothing where nobody asked."""
+    if facts.training.obstacle:
+        yield facts.training.obstacle
+    left = plan(facts.training, trials, facts.speed_up)
+    if reached(trials, facts.speed_up):
+        if left.fitting:
+            names = ", ".join(network.name for network in left.fitting)
+            yield f"the goal was reached without training {names}"
+        return
+    yield from left.reasons
 
 
 def _choose(trials: Sequence[Trial], goal: Goal) -> Choice:
@@ -303,6 +323,7 @@ def facts_of(parent: Package, cases: Cases, hardware: Hardware, goal: Goal) -> F
         ),
         has_module=(parent.source / source.SOURCE_JSON).is_file(),
         target=goal.target,
+        speed_up=goal.speed_up,
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline import contest, mending
 from mlserve_cli.pipeline.trying import Bench, Built
 from mlserve_cli.pipeline.variant import Gate
-from mlserve_cli.search import choice, proposals
+from mlserve_cli.search import choice, networks, proposals
 from mlserve_cli.search.candidate import Candidate
 from mlserve_cli.search.choice import Target
+from mlserve_cli.search.networks import Training
 from mlserve_cli.search.proposals import Facts
 from mlserve_cli.search.trial import Trial
 
@@ -30,6 +31,7 @@ class Goal:
     which batch sizes speed counts. speed_up: how many times as fast the result must be at least, at
     the smallest of them; None takes what there is. budget_s: when to stop looking; None does not.
     evaluations: of accuracy, at most. seconds: of timing for each candidate and batch size.
+    train_budget_s: of training, for smaller networks; None trains nothing.
     """
 
     target: Target = "latency"
@@ -38,6 +40,7 @@ class Goal:
     budget_s: float | None = None
     evaluations: int = 15
     seconds: float = 1.0
+    train_budget_s: float | None = None
 
 
 class Search:
@@ -60,6 +63,8 @@ class Search:
         self._progress = progress
         self._began = began
         self._offer_to = offer
+        self._mended: set[str] = set()
+        self._networks = 0
         self.stopped = ""
 
     def run(
@@ -72,9 +77,17 @@ class Search:
         """Try what the generators propose; what is found lies in the bench."""
         # First of all: rows that cannot be judged, or a model that does not run, end it here.
         self._bench.before()
-        self._waves(facts, generators)
+        # What needs no training comes first: it costs seconds, and says what is worth training.
+        self._networks = len(facts.training.networks)
+        untrained = replace(facts, training=Training())
+        self._waves(untrained, generators)
         self._mend()
-        self._waves(facts, generators)
+        self._waves(untrained, generators)
+        if self._networks:
+            self._waves(facts, generators)
+            self._networks = 0
+            self._mend()
+            self._waves(facts, generators)
         self._contest(hardware)
 
     def _waves(self, facts: Facts, generators: Sequence[proposals.Generator]) -> None:
@@ -136,14 +149,18 @@ class Search:
             if trial.state == "inaccurate"
             and proposals.is_static(trial)
             and "exclude" not in trial.steps[-1]  # that is a set which was tried already
+            and trial.key not in self._mended
             and trial.steps[-1].get("quantizer", "onnxruntime") == "onnxruntime"
             and choice.cost(trial, self._goal.target) < choice.cost(best, self._goal.target)
         ]
         worth.sort(key=lambda trial: choice.cost(trial, self._goal.target))
         for trial in worth[:1]:  # the others differ in their ranges alone
-            left = self._goal.evaluations - self._bench.evaluations
+            # Each network that may be trained is judged alone, and in the precisions that won.
+            kept = self._networks * (1 + networks.WINNERS)
+            left = self._goal.evaluations - self._bench.evaluations - kept
             if left <= 0 or self._is_over():
                 return
+            self._mended.add(trial.key)
             self._progress.say(
                 f"{trial.name} is {trial.speeds[0].speed_up:.1f} times as fast and loses too much: "
                 "looking for the nodes to leave in float"

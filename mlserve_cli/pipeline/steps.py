@@ -36,8 +36,15 @@ METHODS = ("static", "qat", "dynamic", "int4", "int8-weights", "fp16", "bf16")
 """Of the step "quantize"."""
 
 
-def build(choice: StepChoice, rows: Rows) -> Step:
+def trains(choice: StepChoice) -> bool:
+    """Whether the step may go through the training loop, and keeps checkpoints there."""
+    return choice.step in ("prune", "distill", "train") or choice.parameters.get("method") == "qat"
+
+
+def build(choice: StepChoice, rows: Rows, *, checkpoints: Checkpoints | None = None) -> Step:
     """The step that a recipe names. `rows` are for calibration, where there are some.
+
+    checkpoints: where a step that trains keeps what it has.
 
     Raises `StepError` for a step or a parameter that there is none of.
     """
@@ -50,7 +57,8 @@ def build(choice: StepChoice, rows: Rows) -> Step:
     function: Callable[..., Step] = getattr(importlib.import_module(module), name)
     _check(choice, function)
     try:
-        return function(rows, **choice.parameters)
+        kept = {"checkpoints": checkpoints} if checkpoints and trains(choice) else {}
+        return function(rows, **choice.parameters, **kept)
     except TypeError as error:
         raise StepError(
             f"the step '{choice.step}' of the recipe has parameters that it does not take: {error}."

@@ -29,6 +29,7 @@ from mlserve_cli.runtime.tensors import Tensors, rows
 from mlserve_cli.search.candidate import Candidate, StepChoice
 from mlserve_cli.search.store import Store
 from mlserve_cli.search.trial import Accuracy, Speed, State, Trial
+from mlserve_cli.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 
 if TYPE_CHECKING:
     from mlserve_cli.bench.compare import Ratio
@@ -41,6 +42,9 @@ FLOAT = "[]"
 PREFIXES = ".prefixes"
 """Where the results of first steps lie, which several candidates begin with. They may have taken
 hours of training, so they stay."""
+
+TRAININGS = ".trainings"
+"""Where a training that was interrupted lies, until it has ended."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +88,7 @@ class Bench:
         self._progress = progress
         self._before: Evaluation | None = None
         self._judged: dict[str, _Judged] = {}
+        self._trained_s = 0.0  # of the candidate that is being made
         self.evaluations = 0
 
     def trials(self) -> list[Trial]:
@@ -139,6 +144,7 @@ class Bench:
             if package is not None:
                 return Built(candidate=candidate, package=package, trial=trial)
         self._progress.stage(f"making {candidate.name}")
+        self._trained_s = 0.0
         package = self._build(candidate, self._place(candidate.name))
         manifest = package.manifest
         trial = _trial(
@@ -150,6 +156,7 @@ class Bench:
             size_bytes=package.size_bytes,
             invariant=manifest.batch.invariant,
             engine=manifest.engine,
+            training_s=self._trained_s,
         )
         return Built(candidate=candidate, package=package, trial=self._keep(trial))
 
@@ -322,14 +329,27 @@ class Bench:
 
     def _take(self, choice: StepChoice, package: Package, place: Path) -> Package:
         source = self.calibration(package)
-        return steps.run(
-            table.build(choice, source),
+        checkpoints = self._checkpoints(choice, package, source)
+        made = steps.run(
+            table.build(choice, source, checkpoints=checkpoints),
             package,
             place,
             sample=source if _has_rows(source) else None,
             progress=self._progress,
             overwrite=True,
         )
+        checkpoints.discard()
+        self._trained_s += sum(each["seconds"] for each in made.evidence("training"))
+        return made
+
+    def _checkpoints(
+        self, choice: StepChoice, package: Package, source: Iterable[Tensors] | None
+    ) -> Checkpoints:
+        """Where a step that trains keeps what it has, for a search that is killed meanwhile."""
+        if not table.trains(choice):
+            return NO_CHECKPOINTS
+        folder = self._folder / TRAININGS / caches.key(package, choice, source)
+        return Checkpoints(folder=folder, resume=True)
 
     def _begun(self, candidate: Candidate, number: int) -> Package | None:
         """The package of the candidate's first steps, where that is a candidate by itself."""
@@ -411,6 +431,7 @@ def _trial(
     size_bytes: int = 0,
     invariant: bool = True,
     engine: str = "onnxruntime",
+    training_s: float = 0.0,
 ) -> Trial:
     return Trial(
         key=candidate.key,
@@ -424,5 +445,6 @@ def _trial(
         size_bytes=size_bytes,
         invariant=invariant,
         engine=engine,
+        training_s=training_s,
         seconds=time.monotonic() - began,
     )

@@ -11,12 +11,13 @@ often on machines of this kind before what rarely does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from mlserve_cli.search import choice
+from mlserve_cli.search import choice, networks
 from mlserve_cli.search.candidate import Candidate, StepChoice
 from mlserve_cli.search.choice import Target
+from mlserve_cli.search.networks import Training
 from mlserve_cli.search.trial import Trial
 
 WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU"})
@@ -38,7 +39,8 @@ class Facts:
     operators: types of nodes in the model. quantized: it holds int8 already. has_rows: real rows
     for calibration are there. engines: that are installed here. engine: that runs the float model.
     isa: of the CPU. quantizers: beside our own, whose libraries are installed. has_module: the
-    package holds its torch module. target: what is to be won.
+    package holds its torch module. target: what is to be won. speed_up: how many times as fast the
+    result must be, None where that does not matter. training: the networks that may be trained.
     """
 
     operators: frozenset[str]
@@ -50,6 +52,8 @@ class Facts:
     quantizers: tuple[str, ...] = ()
     has_module: bool = False
     target: Target = "latency"
+    speed_up: float | None = None
+    training: Training = field(default_factory=Training)
 
 
 Generator = Callable[[Facts, Sequence[Trial]], Iterable[Candidate]]
@@ -163,6 +167,29 @@ def quantizers(facts: Facts, trials: Sequence[Trial]) -> Iterator[Candidate]:
         )
 
 
+def smaller(facts: Facts, trials: Sequence[Trial]) -> Iterator[Candidate]:
+    """Networks that are pruned or distilled, in float first, then in the precisions that won.
+
+    One training a wave: it is the last where what was asked for is reached.
+    """
+    made = {trial.key: trial for trial in trials}
+    won = networks.winners(trials, facts.target)
+    for network in facts.training.networks:
+        alone = made.get(network.candidate.key)
+        if alone is None or alone.state != "passed":
+            continue  # what loses too much in float does not lose less in int8
+        for trial in won:
+            yield Candidate(
+                name=f"{network.name}-{trial.name}",
+                steps=(*network.steps, *trial.candidate.steps),
+                why=f"{network.why}; {trial.why or trial.name}",
+            )
+    if networks.reached(trials, facts.speed_up):
+        return
+    for network in networks.plan(facts.training, trials, facts.speed_up).fitting[:1]:
+        yield network.candidate
+
+
 GENERATORS: tuple[Generator, ...] = (
     narrow_floats,
     static,
@@ -170,6 +197,7 @@ GENERATORS: tuple[Generator, ...] = (
     fused,
     engines,
     quantizers,
+    smaller,
 )
 
 

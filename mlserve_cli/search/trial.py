@@ -50,7 +50,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     speeds: on all cores. engine: that runs it. tuned: with the threads, and as many instances side
     by side, that it was fastest with, against the float model with its own best; () where nobody
-    tried.
+    tried. training_s: of `seconds`, those of training.
     """
 
     key: str
@@ -70,6 +70,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     instances: int = 1
     seconds: float = 0.0
+    training_s: float = 0.0
 
     @property
     def candidate(self) -> Candidate:
