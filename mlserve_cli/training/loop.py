@@ -69,7 +69,7 @@ def train(
         return ended
     randomness.seed(seed, cuda=device == "cuda")
     module.to(device).train()
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision.arrange(module)
     loader = Loader(batches, seed=seed, device=device, say=progress.say)
     state = State(
         module,

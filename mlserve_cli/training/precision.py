@@ -42,6 +42,15 @@ def autocast(kind: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=kind == "bf16")
 
 
+def arrange(module: torch.nn.Module) -> None:
+    """Weights of pictures in channels_last; those of volumes, which know no such layout, stay."""
+    import torch
+
+    tensors = (*module.parameters(), *module.buffers())
+    if not any(tensor.ndim == 5 for tensor in tensors):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def place(inputs: tuple[torch.Tensor, ...], device: str) -> tuple[torch.Tensor, ...]:
     """Inputs on the device; pictures (batch, channels, height, width) in channels_last."""
     import torch

@@ -33,7 +33,7 @@ def asked(teacher: torch.nn.Module, *, kind: str) -> Answer:
 
     device = precision.device()
     teacher.to(device).eval()
-    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision.arrange(teacher)
 
     def answer(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         with torch.no_grad(), precision.autocast(kind, device):

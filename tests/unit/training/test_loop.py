@@ -17,6 +17,7 @@ from mlserve_cli.training.loop import train
 from mlserve_cli.training.losses import task_loss
 from mlserve_cli.training.options import TrainingOptions
 from mlserve_cli.training.schedule import cosine
+from mlserve_cli.training.soft import asked
 from mlserve_cli.training.validation import Validation
 
 
@@ -72,6 +73,25 @@ def test_a_trained_network_is_in_eval_mode_contiguous_and_float32(mixed):
     assert not any(layer.training for layer in module.modules())
     assert all(each.is_contiguous() for each in module.parameters())
     assert {each.dtype for each in module.parameters()} == {torch.float32}
+
+
+def test_a_network_over_volumes_learns_and_teaches():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2)
+    )
+    volumes, classes = torch.randn(8, 1, 4, 4, 4), torch.arange(8) % 2
+    before = module[0].weight.detach().clone()
+    train(
+        module,
+        lambda: [((volumes,), classes)],
+        options=TrainingOptions(epochs=1, precision="fp32"),
+        loss=torch.nn.functional.cross_entropy,
+        seed=0,
+        progress=Silent(),
+    )
+    assert not torch.equal(module[0].weight, before)
+    assert asked(module, kind="fp32")((volumes,)).shape == (8, 2)
 
 
 def test_frozen_parameters_stay_as_they_are(mixed):
