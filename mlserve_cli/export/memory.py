@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlserve_cli.errors import StepError
@@ -11,13 +13,15 @@ TORCH_COPIES, TORCH_BASE_BYTES = 7.0, 600_000_000
 """Copies of the weights that are in memory at the peak, and what is there without any: measured
 with a file of 207 MB (0.9 GB) and a Hugging Face folder of 91 MB (1.1 GB)."""
 
-_WEIGHTS = (".safetensors", ".onnx", ".data", ".pt2")
+_ONNX = (".onnx", ".data", ".onnx_data")
+"""A file and its external weights, as torch and Optimum call them."""
 
 
 def require(source: Path, *, torch: bool) -> None:
     """Raise `StepError` where exporting `source` would take more than this process may have.
 
-    `source` is a file with its weights, whose external data lies beside it, or a folder of such.
+    `source` is a file with its weights, whose external data lies beside it, or a Hugging Face
+    folder, of which the safetensors are read: other formats of the same weights may lie there, too.
     """
     from mlserve_cli.runtime.hardware import detect
 
@@ -33,7 +37,12 @@ def require(source: Path, *, torch: bool) -> None:
 
 
 def _size(source: Path) -> int:
+    found: Iterator[Path]
     if source.is_dir():
-        return sum(each.stat().st_size for each in source.rglob("*") if each.suffix in _WEIGHTS)
-    beside = [source] if source.suffix != ".onnx" else source.parent.glob(source.stem + ".*")
-    return sum(each.stat().st_size for each in beside if each.suffix in _WEIGHTS)
+        found = source.rglob("*.safetensors")
+    elif source.suffix == ".onnx":
+        beside = source.parent.glob(f"{glob.escape(source.stem)}.*")
+        found = (each for each in beside if each.suffix in _ONNX)
+    else:
+        found = iter((source,))
+    return sum(each.stat().st_size for each in found if each.is_file())

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.export import memory
 from mlserve_cli.export.export import export
 from mlserve_cli.runtime import hardware
 
@@ -33,3 +34,22 @@ def test_what_does_not_fit_is_refused_before_work_starts(small_machine, tmp_path
         export(str(source), tmp_path / "package")
     assert "more memory" in told.value.hint
     assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize("source", ["", "model.onnx"])
+def test_the_same_weights_in_other_formats_are_not_counted_again(monkeypatch, tmp_path, source):
+    monkeypatch.setattr(hardware, "detect", lambda: SimpleNamespace(memory_bytes=1_500_000_000))
+    names = ["model.safetensors", "model.onnx", "model.pt2"]
+    (tmp_path / "onnx").mkdir()
+    for name in [*names, *(f"onnx/model_O{level}.onnx" for level in range(1, 9))]:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(100_000_000)
+    memory.require(tmp_path / source, torch=not source)  # 0.1 GB of weights: it has room
+
+
+def test_the_external_weights_of_optimum_are_counted(small_machine, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with (tmp_path / "model.onnx_data").open("wb") as file:
+        file.truncate(2_000_000_000)
+    with pytest.raises(StepError, match=r"2\.0 GB of weights"):
+        memory.require(tmp_path / "model.onnx", torch=False)
