@@ -6,6 +6,8 @@ afterwards: whoever is killed goes on after the last one that does.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from mlserve_cli.errors import DataError
@@ -102,6 +104,12 @@ def read(text: bytes, name: str) -> Job:
         raise DataError(
             f"'{name}' is no manifest of a job: {error}.", hint="begin again with --force"
         ) from error
+    named = [file for part in job.parts for file in (part.file, part.rejects) if file is not None]
+    if any(file == ".." or Path(file).name != file for file in named):
+        raise DataError(
+            f"'{name}' is no manifest of a job: it names files of other folders.",
+            hint="begin again with --force",
+        )
     if job.schema > SCHEMA:
         raise DataError(f"'{name}' was written by a newer mlserve.", hint="upgrade mlserve")
     return job

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -163,7 +164,8 @@ class LocalPlace:
         self.remove(MANIFEST)
         with writing(self.target):
             for file in self._state.iterdir():
-                file.unlink()
+                if not self.folder or _is_ours(file.name):
+                    file.unlink()
 
     def read(self, name: str) -> bytes | None:
         """The content of a file beside the parts."""
@@ -262,8 +264,7 @@ class RemotePlace:
         """Remove the parts."""
         self.remove(MANIFEST)
         with self._reaching():
-            if self._system.exists(self._state):
-                self._system.rm(self._state, recursive=True)
+            self._remove_ours()
 
     def read(self, name: str) -> bytes | None:
         """The content of an object."""
@@ -328,7 +329,18 @@ class RemotePlace:
     def abandon(self) -> None:
         """Remove what was uploaded."""
         with contextlib.suppress(Exception):
+            self._remove_ours()
+
+    def _remove_ours(self) -> None:
+        """What a job wrote, and the folder of a file's parts."""
+        if not self._system.exists(self._state):
+            return
+        if not self.folder:
             self._system.rm(self._state, recursive=True)
+            return
+        for path in self._system.ls(self._state, detail=False):
+            if _is_ours(path.rstrip("/").rpartition("/")[2]):
+                self._system.rm_file(path)
 
     def close(self) -> None:
         """Remove the drafts."""
@@ -345,6 +357,14 @@ class RemotePlace:
                 f"'{self.target}' cannot be reached: {first_line(error)}.",
                 hint="the parts that are whole stay; the same command with --resume goes on",
             ) from error
+
+
+_OURS = re.compile(r"part-\d{5,}\.[a-z]+|whole\.[a-z]+|_manifest\.json|_.*rejects\.jsonl|_.*\.tmp")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a job writes files of that name: what else lies in a folder of answers stays."""
+    return _OURS.fullmatch(name) is not None
 
 
 def _is_whole(path: Path) -> bool:

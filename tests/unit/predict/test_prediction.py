@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from mlserve_cli.errors import DataError
+from mlserve_cli.package.progress import Silent
+from mlserve_cli.predict.prediction import Choices, predict
 from mlserve_cli.runtime.manifest import BatchProof
 from mlserve_cli.runtime.processing.declaration import ClassesOutput, Processing
 
@@ -237,6 +239,36 @@ def test_force_replaces_folders_of_answers_and_no_others(run, iris_package, tmp_
     run(package, HEADER + "1,2,3,4\n" * 9, "answers/", part=3)
     out, _ = run(package, HEADER + "1,2,3,4\n", "answers/", overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", "part-00000.parquet"]
+
+
+def test_force_leaves_what_is_no_answer_in_a_folder_of_answers(run, iris_package):
+    package = iris_package()
+    out, _ = run(package, HEADER + "1,2,3,4\n" * 9, "answers/", part=3)
+    (out / "plots").mkdir()
+    (out / "notes.txt").write_text("months of work")
+    run(package, HEADER + "1,2,3,4\n", "answers/", overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "_manifest.json", "notes.txt", "part-00000.parquet", "plots",
+    ]  # fmt: skip
+
+
+def test_force_leaves_other_objects_of_a_store(iris_package, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    package, rows = iris_package(), tmp_path / "rows.csv"
+    target = f"memory://{tmp_path.name}/answers/"
+
+    def go(count):
+        rows.write_text(HEADER + "1,2,3,4\n" * count)
+        chosen = Choices(part=3, overwrite=True)
+        predict(package, [str(rows)], target, choices=chosen, progress=Silent())
+
+    go(9)
+    for name in ("notes.txt", "plots/one.png"):
+        store.pipe_file(f"/{tmp_path.name}/answers/{name}", b"months of work")
+    go(1)
+    found = [path.partition("/answers/")[2] for path in store.find(f"/{tmp_path.name}")]
+    assert sorted(found) == ["_manifest.json", "notes.txt", "part-00000.parquet", "plots/one.png"]
 
 
 @pytest.mark.parametrize(
