@@ -185,7 +185,7 @@ class Options:
         if self.poisson and self.rate is None:
             raise typer.BadParameter("only an open loop has times: --rate", param_hint="--poisson")
         batch = self.batch or "1"
-        if not batch.isdigit() or int(batch) < 1:
+        if not batch.isdecimal() or int(batch) < 1:
             raise typer.BadParameter(
                 f"'{batch}' is no number of rows a request", param_hint="--batch"
             )

@@ -78,6 +78,11 @@ def parse(url: str, *, key: str | None = None, ca: str | None = None) -> Place:
         raise MlserveError(f"'{url}' is no server's URL: {error}.", hint=example) from error
     if scheme not in SCHEMES or not parts.hostname:
         raise MlserveError(f"'{url}' is no server's URL.", hint=example)
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise MlserveError(
+            "the API key holds what no header can: a line's end, or no ASCII.",
+            hint="--key, or MLSERVE_KEY, with the key alone",
+        )
     place = Place(
         url=url,
         host=parts.hostname,

@@ -37,12 +37,16 @@ class Generator:
         self._processes = [_Worker() for _ in range(processes)]
 
     def __enter__(self) -> Generator:
-        for worker in self._processes:
-            worker.start()
-        for worker in self._processes:
-            worker.expect()
-            worker.tell(self._aim)
-            worker.expect()
+        try:
+            for worker in self._processes:
+                worker.start()
+            for worker in self._processes:
+                worker.expect()
+                worker.tell(self._aim)
+                worker.expect()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -51,6 +55,9 @@ class Generator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for worker in self._processes:
             worker.close()
 
