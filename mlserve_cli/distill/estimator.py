@@ -90,7 +90,8 @@ def distill_estimator(
     count = rows(given.tensors)
     alpha = _alpha(lesson.alpha, targets)
     if lesson.augment:
-        given = with_made_up(given, min(lesson.augment, LIMIT_ROWS // count), seed=lesson.seed)
+        times = max(0, min(lesson.augment, LIMIT_ROWS // count - 1))
+        given = with_made_up(given, times, seed=lesson.seed)
     found = _answers(teacher, given.tensors, names, progress)
     if _decides(parent.manifest, student):
         shares = _shares(found, teacher.manifest)

@@ -18,7 +18,18 @@ from mlserve_cli.package.package import Package
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
 
-_LIBRARIES = ("onnx", "onnxruntime", "torch", "numpy", "nncf", "neural-compressor-pt")
+_LIBRARIES = (
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch",
+    "torch-pruning",
+    "numpy",
+    "scikit-learn",
+    "skl2onnx",
+    "nncf",
+    "neural-compressor-pt",
+)
 
 
 def key(parent: Package, choice: StepChoice, rows: Iterable[Tensors] | None) -> str:

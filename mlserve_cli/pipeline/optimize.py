@@ -332,11 +332,13 @@ _QUANTIZERS = {"nncf": "nncf", "neural-compressor": "neural_compressor"}
 
 
 def _stamps(cases: Cases) -> list[tuple[str, int, int]]:
-    """What changes when a file of rows does."""
+    """What changes when a file of rows does, or one of a folder."""
     found = []
-    for spec in (cases.data, cases.calibration_data):
-        path = Path((spec or "").partition(".py:")[0] + (".py" if ".py:" in (spec or "") else ""))
-        if spec and path.is_file():
-            status = path.stat()
-            found.append((str(path), status.st_size, status.st_mtime_ns))
+    for spec in filter(None, (cases.data, cases.calibration_data)):
+        path = Path(spec.partition(".py:")[0] + ".py" if ".py:" in spec else spec)
+        for file in sorted(path.rglob("*")) if path.is_dir() else (path,):
+            if not file.is_file():
+                continue
+            status = file.stat()
+            found.append((str(file), status.st_size, status.st_mtime_ns))
     return found

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlserve_cli.distill import estimator
 from mlserve_cli.distill.made_up import made_up
 from mlserve_cli.errors import DefinitionError, StepError
 from mlserve_cli.export.export import export
@@ -150,6 +151,13 @@ def test_rows_are_made_up_near_real_ones(forest, tmp_path):
     assert (record["rows"], record["made_up_rows"]) == (118, 354)
     rows, wanted = held_out(student)
     assert (answers(student, rows)["label"] == wanted).mean() > 0.9
+
+
+def test_made_up_rows_and_real_ones_together_stay_within_the_limit(forest, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimator, "LIMIT_ROWS", 300)
+    student = distilled(forest(), tmp_path / "student", augment=3)
+    record = student.manifest.lineage[-1].parameters
+    assert (record["rows"], record["made_up_rows"]) == (118, 118)
 
 
 def test_made_up_values_lie_between_or_near_those_of_two_rows():
