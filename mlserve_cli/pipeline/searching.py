@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline import contest, mending
 from mlserve_cli.pipeline.trying import Bench, Built
@@ -198,6 +200,9 @@ class Search:
             for trial, package in zip(finalists, packages, strict=True)
             if package is not None
         ]
+        for trial in self._bench.trials():
+            if trial.tuned:  # of a contest before this one, when the machine was in another mood
+                self._bench.keep(msgspec.structs.replace(trial, tuned=(), threads=0, instances=1))
         for trial in contest.run(
             entries,
             counts=counts,

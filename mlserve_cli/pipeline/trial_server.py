@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +61,18 @@ class Work:
 class TrialServer:
     """As a context: the server is ready inside it, and gone after it."""
 
-    def __init__(self, package: Package, settings: Settings, *, rows: int = 1) -> None:
+    def __init__(
+        self,
+        package: Package,
+        settings: Settings,
+        *,
+        rows: int = 1,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         self._package, self._settings, self._rows = package, settings, rows
+        self._patience_s = patience_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._place: Place | None = None
         self.sizing = Sizing()
 
@@ -158,7 +168,6 @@ class TrialServer:
                 stdout=subprocess.PIPE,
                 stderr=words,
                 stdin=subprocess.DEVNULL,
-                text=True,
                 env=_environment(os.environ),
                 start_new_session=True,  # a Ctrl-C is this side's to act on
             )
@@ -172,13 +181,22 @@ class TrialServer:
     def _announced(self, log: Path) -> dict[str, Any]:
         """The JSON document that it prints once it is ready."""
         assert self._process is not None and self._process.stdout is not None  # noqa: S101, PT018
-        lines = []
-        for line in self._process.stdout:
-            lines.append(line)
-            if line.rstrip() == "}":
-                found: dict[str, Any] = json.loads("".join(lines))
+        pipe = self._process.stdout.fileno()
+        text, end = b"", time.monotonic() + self._patience_s
+        while (left := end - time.monotonic()) > 0:
+            if not select.select([pipe], [], [], left)[0]:
+                continue
+            piece = os.read(pipe, 1 << 16)
+            if not piece:
+                break
+            text += piece
+            if text.rstrip().endswith(b"\n}"):
+                found: dict[str, Any] = json.loads(text)
                 return found
-        self._process.wait(timeout=_PATIENCE_S)
+        else:
+            raise StartupError(
+                f"the server with these numbers was not ready within {self._patience_s:g} s."
+            )
         words = log.read_text(encoding="utf-8").strip().splitlines()
         said = next((line for line in words if line.startswith("error:")), "".join(words[-1:]))
         raise StartupError(

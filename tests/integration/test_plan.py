@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mlserve_cli.bench.load import ClosedLoop
 from mlserve_cli.cli.main import app
 from mlserve_cli.emit.folder import emit
-from mlserve_cli.errors import MlserveError
+from mlserve_cli.errors import MlserveError, StartupError
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline import serving
 from mlserve_cli.pipeline.plan import AIR
@@ -116,3 +116,11 @@ def test_a_server_folder_takes_no_settings_from_elsewhere(tmp_path, place):
     emit([place], folder, progress=Silent())
     with pytest.raises(MlserveError, match=r"server folder.*server\.toml"):
         serving.configuration(folder, {}, tmp_path / "server.toml")
+
+
+def test_a_server_that_is_not_ready_in_time_is_ended_and_said(iris_package):
+    package = iris_package()
+    settings = Settings(sizing={package.manifest.name: Sizing()})
+    server = TrialServer(package, settings, patience_s=0.01)
+    with pytest.raises(StartupError, match=r"not ready within 0\.01 s"), server:
+        pytest.fail("it is not ready")
