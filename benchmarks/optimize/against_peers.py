@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name begins so")
     parser.add_argument("--folder", type=Path, help="where to keep what is made")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
+    parser.add_argument("--made", action="store_true", help="only what was made before")
+    parser.add_argument("--without", nargs="*", default=[], help="words in names of tools")
     parser.add_argument("--rounds", type=int, default=9, help="0 makes, and measures nothing")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -249,9 +251,10 @@ def olive(environments: Path) -> Callable[[Case, Path], None]:
 
 
 def tools(case: Case, environments: Path) -> dict[str, Callable[[Case, Path], None]]:
-    ours = {"mlserve": mlserve()}
+    ours = {"mlserve": mlserve(fuse=case.name in ENCODERS)}
     if case.name in ENCODERS:
-        ours["mlserve --smooth"] = mlserve(smooth=True)
+        ours["mlserve --no-fuse"] = mlserve()
+        ours["mlserve --smooth"] = mlserve(smooth=True, fuse=True)
     if _installed("nncf"):
         ours["mlserve --quantizer nncf"] = mlserve(quantizer="nncf")
     if _installed("neural_compressor"):
@@ -268,12 +271,16 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def make(case: Case, folder: Path, environments: Path) -> Iterator[Made]:
+def make(case: Case, folder: Path, given: argparse.Namespace) -> Iterator[Made]:
     folder.mkdir(parents=True, exist_ok=True)
     yield Made("float", _session(case, case.package.model))
-    for name, write in tools(case, environments).items():
+    for name, write in tools(case, given.environments).items():
+        if any(word in name for word in given.without):
+            continue
         words = name.lower().replace(",", "").replace(" ", "-")
         target = folder / (words + (".pt2" if "inductor" in name else ".onnx"))
+        if given.made and not target.exists():
+            continue
         nowhere = io.StringIO()
         try:
             if not target.exists():
@@ -314,7 +321,7 @@ def _session(case: Case, path: Path) -> Run:
 
 def table(case: Case, folder: Path, given: argparse.Namespace) -> None:
     print(f"\n{case.name}", flush=True)
-    made = list(make(case, folder, given.environments))
+    made = list(make(case, folder, given))
     if not given.rounds:
         return
     for number in range(given.rounds + 1):

@@ -76,20 +76,21 @@ class ResNet(nn.Module):
 
 
 class Layer(nn.Module):
-    """An encoder layer that normalizes last, as BERT's do."""
+    """An encoder layer that normalizes last and projects thrice, as BERT's do."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x):
         batch, length, width = x.shape
         q, k, v = (
-            each.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
-            for each in self.qkv(x).chunk(3, dim=-1)
+            each(x).reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            for each in (self.query, self.key, self.value)
         )
         scores = q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
