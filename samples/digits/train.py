@@ -1,4 +1,7 @@
-"""Train the network of model.py and write weights.safetensors beside it: about a minute."""
+"""Train the network of model.py and write weights.safetensors beside it: about a minute.
+
+`python train.py wide.py` trains the wide one, and writes wide.safetensors: about five minutes.
+"""
 
 import argparse
 from pathlib import Path
@@ -17,10 +20,11 @@ SEED = 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, help="else as TRAINING in model.py says")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("definition", nargs="?", default="model.py", help="model.py, or wide.py")
+    parser.add_argument("--epochs", type=int, help="else as TRAINING of the definition says")
     arguments = parser.parse_args()
-    definition = Definition.load(Path(__file__).with_name("model.py"))
+    definition = Definition.load(Path(__file__).parent / arguments.definition)
     options = TrainingOptions.of(definition, epochs=arguments.epochs)
     torch.manual_seed(SEED)
     network = definition.function("architecture")()
