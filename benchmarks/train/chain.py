@@ -109,12 +109,13 @@ def chain(
         epochs=rounds,
         seed=seed,
     )
+    small = made("int8", distilled, "quantize")
     scratch = made("scratch", parent, "distill", alpha=0.0, epochs=epochs, seed=seed)
     fewer = made("few", parent, "distill", alpha=0.0, train_data=few, epochs=epochs, seed=seed)
     return {
         PRUNED: pruned,
         DISTILLED: distilled,
-        INT8: made("int8", distilled, "quantize"),
+        INT8: small,
         SCRATCH: scratch,
         SCRATCH_INT8: made("scratch-int8", scratch, "quantize"),
         FEWER: fewer,
