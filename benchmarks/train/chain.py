@@ -20,6 +20,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,6 +69,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="over the views of each digit")
     parser.add_argument("--keep", type=Path, help="a folder for the packages")
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing; 0 for none")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of one thread: where other work goes on beside"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     parent = Package.open(given.package)
@@ -77,7 +81,7 @@ def main() -> None:
         results = []
         for seed in given.seeds:
             made = chain(parent, folder, seed, macs=given.macs, rounds=given.rounds)
-            results.append(judge(parent, made, seed, seconds=given.seconds))
+            results.append(judge(parent, made, seed, given.seconds, given.cpu_time))
             print(json.dumps(asdict(results[-1])), file=sys.stderr, flush=True)
     print(json.dumps([asdict(each) for each in results]) if given.json else summary(results))
 
@@ -122,7 +126,9 @@ def chain(
     }
 
 
-def judge(parent: Package, made: dict[str, Package], seed: int, *, seconds: float) -> Result:
+def judge(
+    parent: Package, made: dict[str, Package], seed: int, seconds: float, cpu_time: bool
+) -> Result:
     """Accuracies of all, and times of those that another step made another graph of."""
     definition = definition_of(parent)
     facts = made[PRUNED].manifest.lineage[-1].parameters
@@ -135,7 +141,13 @@ def judge(parent: Package, made: dict[str, Package], seed: int, *, seconds: floa
         times={
             key: {
                 ratio.batch: ratio.median
-                for ratio in compare(parent, made[key], batch_sizes=(1, 8), seconds=seconds)
+                for ratio in compare(
+                    parent,
+                    made[key],
+                    seconds=seconds,
+                    threads=1 if cpu_time else 0,
+                    clock=time.process_time_ns if cpu_time else time.perf_counter_ns,
+                )
             }
             for key in (DISTILLED, INT8)
             if seconds
