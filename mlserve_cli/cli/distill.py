@@ -91,7 +91,11 @@ def command(
     data: variant.Data = None,
     target: Annotated[
         str | None,
-        typer.Option(help="The column of --data and --train-data that holds the right answers."),
+        typer.Option(
+            "--target",
+            "--column",
+            help="The column of --data and --train-data that holds the right answers.",
+        ),
     ] = None,
     max_drop: variant.MaxDrop = None,
     allow_slower: variant.AllowSlower = False,

@@ -26,7 +26,12 @@ def command(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", metavar="NAME", help="The column of the data with the targets."),
+        typer.Option(
+            "--target",
+            "--column",
+            metavar="NAME",
+            help="The column of the data with the targets.",
+        ),
     ] = None,
     reference: Annotated[
         Path | None,

@@ -86,7 +86,10 @@ def _print(found: Explanation) -> None:
         markup=False,
         highlight=False,
     )
-    table = Table("node", "type", "kind", "µs", "share", "why in float")
+    table = Table()
+    table.add_column("node", overflow="fold")  # whole, since --exclude takes it
+    for name in ("type", "kind", "µs", "share", "why in float"):
+        table.add_column(name)
     total = profile.total_us or 1.0
     slowest = sorted(profile.nodes, key=lambda node: -node.microseconds)
     for node in slowest[:_SHOWN]:

@@ -328,7 +328,11 @@ def _print(subject: Subject) -> None:
         for note in notes:
             out.print(f"{one.name}: {note}", highlight=False, markup=False)
     if highest is not None:
-        rate = "no rate" if highest.rate is None else f"{highest.rate:,.0f} requests a second"
+        rate = (
+            "none that was tried"
+            if highest.rate is None
+            else f"{highest.rate:,.0f} requests a second"
+        )
         out.print(
             f"highest rate with {highest.objective.sentence}: {rate} "
             f"(99 % sure by LoadGen's bound, after {len(highest.trials)} trials)",

@@ -43,7 +43,10 @@ def command(
     speed_up: Annotated[
         float | None,
         typer.Option(
-            min=1, help="How many times as fast it must be at least; else the status is 1."
+            "--speed-up",
+            "--speedup",
+            min=1,
+            help="How many times as fast it must be at least; else the status is 1.",
         ),
     ] = None,
     budget: Annotated[
@@ -210,17 +213,11 @@ def _print(found: Outcome) -> None:
 
     on_front = {trial.key for trial in front(found.trials, found.goal.target)}
     batch = found.baseline.speeds[0].batch
-    table = Table(
-        "candidate",
-        "threads",
-        f"ms, batch {batch}",
-        "rows/s",
-        "as fast",
-        "MB",
-        "accuracy",
-        "loss",
-        "",
-    )
+    table = Table(padding=(0, 1, 0, 0))  # nine columns are to fit into 80 characters
+    table.add_column("candidate", no_wrap=True)  # the notes below the table speak of them by name
+    for name in ("threads", f"ms, batch {batch}", "rows/s", "as fast", "MB", "accuracy", "loss"):
+        table.add_column(name, justify="right")
+    table.add_column("")
     for trial in found.trials:
         chosen = trial.key == found.best.key
         mark = "chosen" if chosen else _FATES[trial.state]

@@ -118,14 +118,18 @@ def command(
         )
     if as_json:
         console.print_json(_document(sources, target, report))
-    seconds = f"{report.rows - report.resumed:,} rows in {report.seconds:.2f} s"
-    console.note(f"{seconds}: {report.rows_per_s:,.0f} rows/s")
+    done = report.rows - report.resumed
+    if done:
+        console.note(f"{done:,} rows in {report.seconds:.2f} s: {report.rows_per_s:,.0f} rows/s")
     if report.resumed:
         console.note(f"{report.resumed:,} rows were there already, {report.rows:,} in all")
     if report.rejected:
+        # Of a job that was over before this command began only the rejects are known.
         raise Refused(
             f"{report.rejected:,} of {report.rows + report.rejected:,} rows were rejected; the "
-            "others are answered.",
+            "others are answered."
+            if report.rows
+            else f"{report.rejected:,} rows were rejected.",
             hint=f"'{report.rejects}' has the reasons" if report.rejects else None,
         )
     console.next_command(f"mlserve up {package}")

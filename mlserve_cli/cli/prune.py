@@ -39,8 +39,10 @@ def command(
     speedup: Annotated[
         float | None,
         typer.Option(
+            "--speedup",
+            "--speed-up",
             help="Goal: times faster than PKG at batch 1 on this machine. Candidates are exported "
-            "and timed before any training; what cannot be reached is refused with the best found."
+            "and timed before any training; what cannot be reached is refused with the best found.",
         ),
     ] = None,
     target_ms: Annotated[
@@ -222,6 +224,10 @@ def _print(found: Report) -> None:
             f"{point.error:.1%}",
         )
     out.print(table)
+    console.note(
+        "agree and change: decisions that stay, and how far the answers move, on "
+        f"{found.compared} rows of calibration(), or the package's own"
+    )
     if len(points) > _SHOWN:
         console.note(f"the {len(points) - _SHOWN} least sensitive are left out; --json has all")
     for layer, reason in found.left.items():

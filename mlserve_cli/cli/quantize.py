@@ -266,7 +266,11 @@ def _facts(found: Aware) -> dict[str, Any]:
 
 
 def _sentences(found: Aware) -> list[str]:
-    made = f"{found.evaluations} evaluations of accuracy were made"
+    made = (
+        "one evaluation of accuracy was made"
+        if found.evaluations == 1
+        else f"{found.evaluations} evaluations of accuracy were made"
+    )
     if not found.excluded:
         left = "nothing had to stay in float"
         if found.verdict.refusals:

@@ -43,7 +43,8 @@ def command(
     else:
         console.stdout().print(
             f"{output}: {found.package.manifest.variant}, {found.package.manifest.digest[:19]}, "
-            f"{found.made} made, {found.cached} from the cache",
+            + ("the recipe's own digest, " if found.same else "")
+            + f"{found.made} steps made, {found.cached} from the cache",
             markup=False,
             highlight=False,
         )

@@ -15,7 +15,10 @@ def check(count: int) -> int:
         usable = detect().logical_cpus
         if count > usable:
             # They spin while they wait for each other: with ten times as many, a run never ends.
-            raise typer.BadParameter(f"{count} are more than the {usable} that may be used here.")
+            raise typer.BadParameter(
+                f"{count} are more than the {usable} that may be used here.",
+                param_hint="--threads",  # bench calls this for each of its numbers
+            )
     return count
 
 

@@ -28,8 +28,10 @@ Data = Annotated[
         "file.py:function. Without it, the definition's evaluation()."
     ),
 ]
+# Also --column, as optimize must call it: its --target says what to win.
 Target = Annotated[
-    str | None, typer.Option(help="The column of --data that holds the right answers.")
+    str | None,
+    typer.Option("--target", "--column", help="The column of --data that holds the right answers."),
 ]
 MaxDrop = Annotated[
     float | None,

@@ -35,7 +35,7 @@ def show(
         console.print_error(
             Refused(
                 f"refused: {'; '.join(verdict.refusals)}. It was kept as '{verdict.package.path}'.",
-                hint=_hint(verdict),
+                hint=hint(verdict),
             )
         )
         raise typer.Exit(Exit.REFUSED)
@@ -76,7 +76,7 @@ def rows(verdict: Verdict) -> list[tuple[str, str, str]]:
         [
             package.manifest.variant,
             f"{package.size_bytes / 1e6:.2f} MB",
-            f"{amount(found.value, metric)}  ({range_of(found.low, found.high, metric)})",
+            f"{amount(found.value, metric)} ({range_of(found.low, found.high, metric)})",
         ]
         for package, found in ((verdict.parent, verdict.before), (verdict.package, verdict.after))
     )
@@ -114,7 +114,15 @@ def flags(verdict: Verdict) -> list[str]:
     return [*flags, "--allow-slower"] if slower else flags
 
 
-def _hint(verdict: Verdict) -> str:
+def hint(verdict: Verdict) -> str:
+    """What to do with a variant that was refused."""
     if any("diverged" in reason for reason in verdict.refusals):
         return "train again with a lower --learning-rate, or use what was kept"
-    return "use it from there, or allow more with " + " and ".join(flags(verdict))
+    asked = flags(verdict)
+    done = verdict.package.manifest.lineage[-1:]
+    longer = "--max-drop" in asked and any("epochs" in step.parameters for step in done)
+    return (
+        ("train it longer with --epochs, " if longer else "")
+        + "use it from there, or allow more with "
+        + " and ".join(asked)
+    )

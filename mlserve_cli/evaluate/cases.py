@@ -67,7 +67,7 @@ def from_data(
             if reference is None:
                 raise DataError(
                     f"'{spec}' has no targets to compare the answers with.",
-                    hint="name the column with --target NAME, or compare with --reference PKG",
+                    hint="name the column with --column NAME, or compare with --reference PKG",
                 )
             engine = engine or reference.engine()
             yield inputs, _decided(engine, reference, inputs)

@@ -57,7 +57,7 @@ def choose(
     if targets.dtype.kind not in "fiub":
         raise DataError(
             f"the metric '{asked.name}' needs numbers as targets, and these are text.",
-            hint="name the column that holds them with --target NAME",
+            hint="name the column that holds them with --column NAME",
         )
     function = rmse if asked.name == "rmse" else mae
     return asked, lambda found, wanted: function(found, wanted, manifest)

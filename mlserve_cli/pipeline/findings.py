@@ -88,8 +88,8 @@ def _why(found: Outcome) -> str:
     proof = accuracy.proof if accuracy is not None else ""
     said = [
         f"{found.best.name} is {found.speed_up:.2f} times as fast as the float model at batch "
-        f"{found.best.figures[0].batch} and has {found.best.size_bytes / 1e6:.2f} of its "
-        f"{found.baseline.size_bytes / 1e6:.2f} MB.",
+        f"{found.best.figures[0].batch} and takes {found.best.size_bytes / 1e6:.2f} MB "
+        f"instead of {found.baseline.size_bytes / 1e6:.2f} MB.",
         f"As to accuracy: {proof}.",
     ]
     if found.reason:

@@ -34,7 +34,8 @@ LIMIT_ROWS = 512
 class Report:
     """metric, whole, n: the metric, its value before, and of how many rows; None without any.
 
-    left: layers that cannot be pruned, with the reason.
+    left: layers that cannot be pruned, with the reason. compared: rows, of calibration() or the
+    golden ones, on which answers were compared.
     """
 
     package: Package
@@ -43,6 +44,7 @@ class Report:
     metric: Metric | None
     whole: float | None
     n: int
+    compared: int
 
     def facts(self) -> dict[str, Any]:
         """For `--json`."""
@@ -53,6 +55,7 @@ class Report:
             "unit": None if self.metric is None else self.metric.unit,
             "value": self.whole,
             "n": self.n,
+            "compared_rows": self.compared,
             "layers": [unit.facts() for unit in self.units],
             "left": self.left,
         }
@@ -83,9 +86,10 @@ def measure(package: Package, *, ranked_by: str, progress: Progress) -> Report:
     )
     judge = _judge(package, definition, names) if definition.has("evaluation") else None
     before = None if judge is None else judge(loaded.module)
+    shown = step.rows_of(definition, names, example)
     units = sensitivity.measure(
         survey,
-        step.rows_of(definition, names, example),
+        shown,
         judge=None if judge is None else lambda module: judge(module).value,
         progress=progress,
     )
@@ -96,6 +100,7 @@ def measure(package: Package, *, ranked_by: str, progress: Progress) -> Report:
         metric=None if before is None else before.metric,
         whole=None if before is None else before.value,
         n=0 if before is None else before.n,
+        compared=sum(len(batch[0]) for batch in shown),
     )
 
 

@@ -24,7 +24,8 @@ def page(found: Report) -> Page:
     )
     made = Page(
         f"{manifest.name} {manifest.version}, {manifest.variant}: sensitivity to pruning",
-        f"Each layer pruned alone, without training. {judged}Digest {manifest.digest}.",
+        f"Each layer pruned alone, without training. {judged}Answers are compared on "
+        f"{found.compared} rows of calibration(), or the package's own. Digest {manifest.digest}.",
     )
     several = [unit for unit in found.units if unit.kind != "block"]
     if several:

@@ -83,6 +83,7 @@ def refuse(package: Package, found: frozenset[str], wanted: tuple[str, ...]) -> 
     return StepError(
         f"'{package.path}' has nothing to quantize: no {names}"
         + (f", only {', '.join(heavy)}." if heavy else "."),
+        hint=None if heavy else "serve it as it is: what int8 makes faster is not in it",
     )
 
 

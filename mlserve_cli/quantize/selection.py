@@ -101,7 +101,8 @@ def heavy(model: ModelProto, operators: Sequence[str], exclude: Sequence[str] = 
     ]
     if not found:
         raise StepError(
-            f"there is nothing to quantize: no {', '.join(operators)} has constant weights."
+            f"there is nothing to quantize: no {', '.join(operators)} has constant weights.",
+            hint="int8 is for products with weights that are known when the model is exported",
         )
     for pattern in exclude:
         if not any(_matches(name, pattern) for name in found):

@@ -64,7 +64,11 @@ def _subject(found: Page, subject: Subject) -> None:
     measured = list(subject.runs)
     highest = subject.highest
     if highest is not None:
-        rate = "no rate" if highest.rate is None else f"{highest.rate:,.0f} requests a second"
+        rate = (
+            "none that was tried"
+            if highest.rate is None
+            else f"{highest.rate:,.0f} requests a second"
+        )
         found.text(f"The highest rate with {highest.objective.sentence}: {rate}.")
         found.table(
             ["rate/s", "sent", "in time", "verdict"],

@@ -118,7 +118,8 @@ class TableReader:
         near = difflib.get_close_matches(column.name, others, n=1)
         if near:
             hint += f"; is it called {payload.show(near[0])} there?"
-        return InvalidRequest(f"row {number} has no column '{column.name}'", hint=hint)
+        missing = "value for column" if column.name in row else "column"
+        return InvalidRequest(f"row {number} has no {missing} '{column.name}'", hint=hint)
 
     def _unknown(self, row: dict[str, Any], number: int) -> InvalidRequest:
         name = next(str(name) for name in row if name not in self._by_name)

@@ -177,6 +177,10 @@ def test_bad_rows_end_in_a_file_a_sentence_and_status_1(package, held_out, tmp_p
     answers = list(csv.DictReader(out.read_text().splitlines()))
     assert [int(answer["id"]) for answer in answers] == [n for n in range(89) if n != 6]
     assert {"id", "input_label", "label", "score"} == set(answers[0])
+    over = mlserve(*arguments, "-o", str(out), "--resume")
+    assert over.returncode == 1
+    assert b"error: 1 rows were rejected.\n" in over.stderr  # what was answered is not known now
+    assert b"rows/s" not in over.stderr
     strict = mlserve(*arguments, "-o", str(tmp_path / "strict.csv"), "--strict")
     assert strict.returncode == 1
     assert b"row 7 of" in strict.stderr

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from mlserve_cli.cli import console
@@ -90,3 +91,22 @@ def test_a_package_is_not_written_over_or_into_what_it_is_made_from(
     assert isinstance(result.exception, PackageError)
     assert str(tmp_path / place) in result.exception.message
     assert all(check.passed for check in verify(package.path))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["quantize", "prune", "distill", "train", "optimize", "evaluate", "verify", "compare"],
+)
+def test_every_command_that_takes_data_calls_its_targets_by_column(command):
+    options = get_command(app).commands[command].params
+
+    named = [option for option in options if "--column" in option.opts]
+    assert len(named) == 1
+    assert ("--target" in named[0].opts) == (command != "optimize")
+
+
+@pytest.mark.parametrize("command", ["prune", "optimize"])
+def test_a_speed_up_is_asked_for_in_either_spelling(command):
+    options = get_command(app).commands[command].params
+
+    assert any({"--speedup", "--speed-up"} <= set(option.opts) for option in options)

@@ -66,4 +66,4 @@ def test_neither_targets_nor_a_reference_is_a_sentence(make_package, rows_of, re
     reading(({"x": rows_of([0, 1])}, None))
     with pytest.raises(DataError, match=r"'rows.npz' has no targets") as caught:
         list(cases.from_data(make_package(), "rows.npz"))
-    assert "--target" in caught.value.hint
+    assert "--column" in caught.value.hint

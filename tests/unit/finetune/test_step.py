@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from mlserve_cli.cli.verdict import hint
 from mlserve_cli.distill import DistillStep
 from mlserve_cli.errors import StepError
 from mlserve_cli.finetune import TrainStep
@@ -123,6 +125,8 @@ def test_a_training_that_diverges_later_is_refused_with_its_best_weights_kept(
     assert not (tmp_path / "trained").exists()
     assert verdict.package.manifest.lineage[-1].parameters["kept_epoch"] == 2
     assert verdict.after.value > verdict.before.value
+    lost = replace(verdict, refusals=("it loses 9.00 points, and --max-drop allows 1.00",))
+    assert hint(lost).startswith("train it longer with --epochs, use it from there, or allow more")
     written = page(verdict, verdict.package.evidence("training")).render()
     assert "training diverged" in written
     assert written.count("<figure>") == 1

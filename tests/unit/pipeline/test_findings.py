@@ -1,10 +1,12 @@
 """The report of a search says of each trial what became of it and why."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlserve_cli.cli import optimize
 from mlserve_cli.pipeline import findings
 from mlserve_cli.pipeline.optimize import Goal, Outcome
 from mlserve_cli.runtime.hardware import Hardware
@@ -83,3 +85,13 @@ def test_a_search_that_found_nothing_says_that_the_float_model_was_kept(outcome)
 
     kept = dataclasses.replace(outcome, best=outcome.baseline, trials=(outcome.baseline,))
     assert "so it was kept" in findings.page(kept).render()
+
+
+def test_the_table_of_candidates_names_each_in_eighty_columns(outcome, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = trial("int8-percentile-corrected", 2.0, 0.2)
+    optimize._print(replace(outcome, trials=(*outcome.trials, long)))
+
+    shown = capsys.readouterr().out
+    assert "│int8-percentile-corrected " in shown
+    assert max(map(len, shown.splitlines())) <= 80

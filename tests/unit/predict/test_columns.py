@@ -130,8 +130,8 @@ def test_missing_numbers_are_nan_defaults_or_rejects_as_the_package_says(answer,
     found, rejects = answer(holes, table())
     assert len(found) == 4
     assert [(each["row"], each["reason"].partition(" (")[0]) for each in rejects] == [
-        (2, "has no column 'pl'"),
-        (4, "has no column 'pl'"),
+        (2, "has no value for column 'pl'"),
+        (4, "has no value for column 'pl'"),
     ]
 
 

@@ -33,10 +33,12 @@ def test_each_layer_alone_is_judged_by_the_metric_and_by_its_answers(report):
 def test_the_report_is_json_and_one_page_that_needs_no_network(report, tmp_path):
     document = json.loads(json.dumps(report.facts()))
     assert document["n"] == 397
+    assert document["compared_rows"] == report.compared > 0
     assert {"layer", "kind", "count", "points"} == set(document["layers"][0])
     page(report).write(tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "<svg" in text
+    assert f"compared on {report.compared} rows of calibration()" in text
     assert "pointwise" in text
     assert "<script" not in text
     assert "http://" not in text.replace("http://www.w3.org", "")

@@ -39,8 +39,9 @@ def test_a_tree_ensemble_is_refused_with_the_reason(tmp_path, pack):
 
 def test_a_model_without_products_is_refused(make_onnx, pack):
     parent = pack(make_onnx([("Relu", ["x"], ["y"], "r", {})], {}, shape=[8], out=[8]), {"x": ROWS})
-    with pytest.raises(StepError, match="nothing to quantize: no Conv, Gemm or MatMul"):
+    with pytest.raises(StepError, match="nothing to quantize: no Conv, Gemm or MatMul") as caught:
         StaticStep([{"x": ROWS}]).requires(parent)
+    assert "serve it as it is" in caught.value.hint
 
 
 def test_dynamic_sends_a_convolution_to_the_static_method(make_onnx, pack):

@@ -97,7 +97,7 @@ def test_a_column_under_another_name_is_found(make: Any) -> None:
     ("row", "part"),
     [
         ({"age": 1}, "row 1 has no column 'rooms'"),
-        (GOOD | {"age": None}, "row 1 has no column 'age'"),
+        (GOOD | {"age": None}, "row 1 has no value for column 'age'"),
         (GOOD | {"age": "1"}, "row 1: column 'age' is '1', and it must be a number"),
         (GOOD | {"age": True}, "column 'age' is True, and it must be a number"),
         (GOOD | {"rooms": 1.5}, "column 'rooms' is 1.5, and it must be a whole number"),
@@ -150,7 +150,7 @@ def test_a_nullable_column_must_be_there_and_others_must_have_a_value(make: Any)
     absent = error(found, {"age": 3})
     assert "no column 'rooms'" in absent.message
     assert "null says that it is missing" in (absent.hint or "")
-    assert "no column 'age'" in error(found, {"age": None, "rooms": 2}).message
+    assert "no value for column 'age'" in error(found, {"age": None, "rooms": 2}).message
 
 
 def test_files_and_plain_values_are_not_taken(make: Any) -> None:
