@@ -72,3 +72,6 @@ def _print(found: Evaluated) -> None:
             f"note: for {found.evaluation.nan_rows} of {found.evaluation.n} rows the model "
             "answers NaN; they count as wrong"
         )
+    doubt = found.evaluation.doubt()
+    if doubt:
+        console.note(f"note: {doubt}")

@@ -235,6 +235,8 @@ def _print(found: Outcome) -> None:
         )
     elif not found.best.steps:
         console.note("nothing that passes is better than the float model, which was kept")
+        if found.baseline.accuracy is not None and found.baseline.accuracy.proof:
+            console.note(found.baseline.accuracy.proof)
     elif found.best.accuracy is not None:
         console.note(found.best.accuracy.proof)
     if found.reason:

@@ -12,6 +12,7 @@ import numpy as np
 from mlserve_cli.errors import DataError, StepError
 from mlserve_cli.evaluate.batches import run_rows
 from mlserve_cli.evaluate.cases import Case, Decisions, from_definition
+from mlserve_cli.evaluate.constant import Constant
 from mlserve_cli.evaluate.proportions import mcnemar, paired_difference, wilson
 from mlserve_cli.evaluate.scores import Scores
 from mlserve_cli.evaluate.wording import range_of, with_unit
@@ -38,6 +39,7 @@ class Evaluation:
         that is one number for all.
     resampled: (resamples,) float64, that number for each seeded draw of rows, not scaled.
     fingerprint: of the targets, so that only evaluations of the same rows are compared.
+    constant: what always answering the commonest class would reach; None where rows have none.
     """
 
     metric: Metric
@@ -48,6 +50,7 @@ class Evaluation:
     method: str
     nan_rows: int = 0
     fingerprint: str = ""
+    constant: Constant | None = None
     per_sample: Array | None = field(default=None, repr=False)
     resampled: Array | None = field(default=None, repr=False)
 
@@ -55,7 +58,8 @@ class Evaluation:
         """What goes into the evidence and what `--json` prints.
 
         schema 1; metric, unit, higher_is_better; value with low and high, its 95 % interval by
-        `interval`; n rows, nan_rows of them answered with NaN; fingerprint of their targets.
+        `interval`; n rows, nan_rows of them answered with NaN; fingerprint of their targets;
+        constant, the commonest class of them and its share; doubt, "" where there is none.
         """
         return {
             "schema": SCHEMA,
@@ -69,7 +73,24 @@ class Evaluation:
             "n": self.n,
             "nan_rows": self.nan_rows,
             "fingerprint": self.fingerprint,
+            "constant": self.constant.facts() if self.constant else None,
+            "doubt": self.doubt(),
         }
+
+    def doubt(self, subject: str = "the model") -> str:
+        """A sentence where the model is not shown to beat always answering the commonest class.
+
+        With the labels of other rows it is right now and then, and so is every variant of it: no
+        loss is to be seen. "" where the whole interval lies above that share, or nothing is known.
+        """
+        if self.constant is None or self.low > self.constant.share * self.metric.scale:
+            return ""
+        right = self.value / self.metric.scale
+        return (
+            f"{subject} is right in {right:.1%} of the rows, and always answering "
+            f"'{self.constant.label}' would be in {self.constant.share:.1%}: the labels or their "
+            "order may be wrong; a loss measured with them proves nothing"
+        ).replace("%", " %")
 
     def sentence(self) -> str:
         """For example "accuracy 97.30 points (95 % 96.10 … 98.13), n = 1000"."""
@@ -84,6 +105,7 @@ class Drop:
     """What was lost between two packages on the same rows, in the metric's unit; more is worse.
 
     p_value: of McNemar's exact test, where answers are right or wrong; else None.
+    doubt: why the rows say nothing, however narrow the interval is; "" where they do.
     """
 
     value: float
@@ -93,10 +115,11 @@ class Drop:
     metric: Metric
     method: str
     p_value: float | None = None
+    doubt: str = ""
 
     def proves(self, limit: float) -> bool:
         """Whether the whole interval lies at or below `limit`: the loss is no larger at 95 %."""
-        return self.high <= limit
+        return self.high <= limit and not self.doubt
 
     def rows_to_prove(self, limit: float) -> int | None:
         """How many rows like these would prove a loss of at most `limit`; None: no number would.
@@ -106,17 +129,19 @@ class Drop:
         changed that is a guess from the interval alone, and rather too many.
         """
         room = limit - self.value
-        if room <= 0:
+        if room <= 0 or self.doubt:
             return None
         return max(self.n, math.ceil(self.n * ((self.high - self.value) / room) ** 2))
 
     def proof(self, limit: float) -> str:
-        """A sentence on what the interval says of `limit`: proven, not proven, or lost."""
+        """A sentence on what the interval says of `limit`: proven, not proven, lost, or nothing."""
         allowed = with_unit(limit, self.metric)
         if self.proves(limit):
             return f"that the loss is at most {allowed} is proven at 95 %"
         if self.value > limit:
-            return f"the loss is not within {allowed}"
+            return "; ".join(filter(None, (f"the loss is not within {allowed}", self.doubt)))
+        if self.doubt:
+            return self.doubt
         needed = self.rows_to_prove(limit)
         if needed is None:  # the loss is the limit itself
             return f"a loss of at most {allowed} is measured, and no number of rows would prove it"
@@ -137,6 +162,7 @@ class Drop:
             "interval": f"95 %, {self.method}",
             "n": self.n,
             "p_value": self.p_value,
+            "doubt": self.doubt,
         }
 
     def sentence(self) -> str:
@@ -251,6 +277,7 @@ def drop(before: Evaluation, after: Evaluation) -> Drop:
         metric=metric,
         method=method,
         p_value=p_value,
+        doubt=before.doubt("the model that it is compared with"),
     )
 
 
@@ -283,6 +310,7 @@ def _measured(scores: Scores) -> Evaluation:
         method=method,
         nan_rows=scores.nan_rows,
         fingerprint=scores.fingerprint(),
+        constant=scores.constant(),
         per_sample=values,
         resampled=resampled,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlserve_cli.errors import DataError, DefinitionError, MlserveError
 from mlserve_cli.evaluate import metrics
+from mlserve_cli.evaluate.constant import Classes, Constant
 from mlserve_cli.package.definition import Metric, to_array
 from mlserve_cli.package.interval import draws
 from mlserve_cli.runtime.manifest import Manifest
@@ -40,6 +41,7 @@ class Scores:
         self._targets: list[Targets] = []
         self._whole: bool | None = None
         self._hash = hashlib.sha256()
+        self._classes = Classes()
         self.n = 0
         self.nan_rows = 0
 
@@ -55,6 +57,7 @@ class Scores:
         count = rows(outputs)
         wanted = _targets(targets, count)
         self._hash.update(_bytes(wanted))
+        self._classes.take(wanted)
         if self._function is None or (agreement and self._own is not None):
             asked = metrics.AGREEMENT if agreement else self._asked
             if isinstance(wanted, dict):
@@ -113,6 +116,15 @@ class Scores:
     def fingerprint(self) -> str:
         """A digest of all targets, in their order."""
         return self._hash.hexdigest()
+
+    def constant(self) -> Constant | None:
+        """The commonest class; None unless rows are right or wrong by a class each."""
+        values = self.per_sample()
+        if self.metric.name != metrics.ACCURACY.name or not self.metric.higher_is_better:
+            return None
+        if values is None or not np.isin(values, (0.0, 1.0)).all():
+            return None
+        return self._classes.constant()
 
     def _keep(self, outputs: Tensors, targets: Targets) -> None:
         self._outputs.append(outputs)

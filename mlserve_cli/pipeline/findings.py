@@ -83,7 +83,9 @@ def page(found: Outcome) -> Page:
 
 def _why(found: Outcome) -> str:
     if not found.best.steps:
-        return "Nothing that passes is better than the float model beyond noise, so it was kept."
+        kept = "Nothing that passes is better than the float model beyond noise, so it was kept."
+        doubt = found.baseline.accuracy.proof if found.baseline.accuracy is not None else ""
+        return f"{kept} {doubt[0].upper()}{doubt[1:]}." if doubt else kept
     accuracy = found.best.accuracy
     proof = accuracy.proof if accuracy is not None else ""
     said = [

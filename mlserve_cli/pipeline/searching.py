@@ -78,7 +78,9 @@ class Search:
     ) -> None:
         """Try what the generators propose; what is found lies in the bench."""
         # First of all: rows that cannot be judged, or a model that does not run, end it here.
-        self._bench.before()
+        doubt = self._bench.before().doubt("the float model")
+        if doubt:
+            self._progress.say(f"note: {doubt}")
         # What needs no training comes first: it costs seconds, and says what is worth training.
         self._networks = len(facts.training.networks)
         untrained = replace(facts, training=Training())

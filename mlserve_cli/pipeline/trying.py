@@ -397,7 +397,7 @@ def accuracy_of(found: Evaluation, lost: Drop | None, allowed: float) -> Accurac
         drop=lost.value if lost else 0.0,
         drop_low=lost.low if lost else 0.0,
         drop_high=lost.high if lost else 0.0,
-        proof=lost.proof(allowed) if lost else "",
+        proof=lost.proof(allowed) if lost else found.doubt("the float model"),
     )
 
 

@@ -87,13 +87,14 @@ def make(
     steps.check_parent(parent)
     cases.check(parent)
     step = build(cases.calibration(parent))
+    # First of all: rows with wrong labels are seen before hours of calibration or training.
+    progress.stage("accuracy before")
+    before = cases.evaluate(parent, reference=parent, progress=progress)
     with hidden_beside(target) as hidden:
         try:
             built = steps.run(
                 step, parent, hidden, sample=cases.calibration(parent), progress=progress
             )
-            progress.stage("accuracy before")
-            before = cases.evaluate(parent, reference=parent, progress=progress)
             progress.stage("accuracy after")
             after = cases.evaluate(built, reference=parent, progress=progress)
             lost = drop(before, after)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlserve_cli.cli import verdict
 from mlserve_cli.errors import StepError
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline.comparison import compare
@@ -197,3 +198,16 @@ def test_a_linear_model_of_other_inputs_is_named_with_both_shapes(first, tmp_pat
             progress=Silent(),
         )
     assert "(batch, 4) in 'first' and FP32 (batch, 5) in 'wide'" in refused.value.message
+
+
+def test_a_gate_with_the_labels_of_other_rows_says_so_and_proves_nothing(
+    first, same, iris, tmp_path, timed
+):
+    place = tmp_path / "shuffled.npz"
+    np.savez(place, x=iris[0], target=np.random.default_rng(3).permutation(iris[1]))
+    found = run(first, same, data=str(place))
+    said = " ".join(verdict.sentences(found.verdict))
+    assert "always answering 'class" in said
+    assert "the labels or their order may be wrong" in said
+    assert "proven" not in said
+    assert "the labels or their order may be wrong" in verdict.document(found.verdict)["proof"]

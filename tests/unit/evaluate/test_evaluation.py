@@ -308,3 +308,48 @@ def test_the_exact_test_of_changed_answers_is_the_binomial_one():
     assert mcnemar(0, 10) == mcnemar(10, 0)
     assert mcnemar(3, 9) == pytest.approx(0.14599609375)
     assert 0 < mcnemar(1500, 1300) < 0.001
+
+
+def test_a_model_no_better_than_the_commonest_class_is_doubted_and_no_loss_of_it_is_proven(measure):
+    random = np.random.default_rng(7)
+    truth = random.integers(0, 2, 2000)
+    shuffled = random.permutation(truth)
+    before = measure(truth, shuffled)
+    share = max(np.mean(shuffled == 0), np.mean(shuffled == 1))
+    label = f"class {int(np.mean(shuffled) > 0.5)}"
+    assert before.facts()["constant"] == {"answer": label, "share": pytest.approx(share)}
+    doubt = (
+        f"is right in {before.value:.1f} % of the rows, and always answering '{label}' would be "
+        f"in {share * 100:.1f} %: the labels or their order may be wrong; a loss measured with "
+        "them proves nothing"
+    )
+    assert before.facts()["doubt"] == f"the model {doubt}"
+    lost = drop(before, measure(truth, shuffled))
+    assert lost.proof(1.0) == f"the model that it is compared with {doubt}"
+    assert lost.facts()["doubt"] == lost.doubt
+    assert not lost.proves(1.0)
+    assert lost.rows_to_prove(1.0) is None
+    assert lost.proof(-1.0).startswith("the loss is not within")
+    assert lost.doubt in lost.proof(-1.0)
+
+
+def test_the_same_model_with_the_labels_in_their_order_is_not_doubted(measure):
+    truth = np.random.default_rng(7).integers(0, 2, 2000)
+    before = measure(truth, truth)
+    assert before.doubt() == before.facts()["doubt"] == ""
+    assert before.facts()["constant"]["share"] < 0.6
+    assert "is proven at 95 %" in drop(before, measure(truth, truth)).proof(1.0)
+
+
+def test_where_rows_are_not_right_or_wrong_by_a_class_nothing_is_said_of_the_commonest(measure):
+    numbers = measure([0, 1] * 20, [0.25, 1.5] * 20, Metric("hits"), lambda found, wanted: [0] * 10)
+    own = measure([0, 1] * 20, [1, 0] * 20, Metric("top5"), lambda found, wanted: [0.0] * 10)
+    graded = measure([0, 1] * 20, [1, 0] * 20, Metric(), lambda found, wanted: [0.3] * 10)
+    assert [found.constant for found in (numbers, own, graded)] == [None, None, None]
+    assert [found.doubt() for found in (numbers, own, graded)] == ["", "", ""]
+
+
+def test_text_targets_name_their_commonest_class(measure):
+    found = measure([0, 1] * 20, ["dog"] * 40, labels=("cat", "dog"))
+    assert found.facts()["constant"] == {"answer": "dog", "share": 1.0}
+    assert "always answering 'dog' would be in 100.0 %" in found.doubt()

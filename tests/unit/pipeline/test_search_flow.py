@@ -38,6 +38,10 @@ class Before:
     high: float = 92.0
     n: int = 100
     metric: Metric = field(default_factory=lambda: Metric(name="accuracy", unit="points"))
+    constant: str = ""
+
+    def doubt(self, subject):
+        return self.constant and f"{subject} is no better than always answering {self.constant}"
 
 
 @dataclass
@@ -228,3 +232,15 @@ def test_one_search_at_a_time_works_for_an_output(tmp_path):
 
     with prepared(tmp_path / "best"):
         assert not left.exists()
+
+
+def test_a_float_model_that_knows_nothing_is_told_of_before_the_first_candidate(monkeypatch):
+    bench = FakeBench({"a": (2.0, 0.1)})
+    monkeypatch.setattr(bench, "before", lambda: Before(constant="class 3"))
+    said = []
+    monkeypatch.setattr(Silent, "say", lambda self, text: said.append((text, tuple(bench.asked))))
+
+    run(bench, [candidate("a")])
+
+    note = "note: the float model is no better than always answering class 3"
+    assert said[0] == (note, ())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlserve_cli.bench.compare import Ratio
-from mlserve_cli.errors import PackageError, StepError
+from mlserve_cli.errors import DataError, PackageError, StepError
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.package.step import Change
@@ -184,3 +184,30 @@ def test_a_refused_variant_replaces_the_one_refused_before(iris_package, tmp_pat
 
     assert verdict.package.path.is_dir()
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.refused"]
+
+
+def test_targets_that_are_no_classes_of_the_model_end_it_before_the_work(
+    iris_package, iris, tmp_path, timed
+):
+    path = tmp_path / "wrong.npz"
+    np.savez(path, x=iris[0], target=iris[1] + 5)
+    step = Spoil()
+
+    with pytest.raises(DataError, match="is no class of the model"):
+        run(step, iris_package(), tmp_path / "out", Cases(data=str(path)))
+
+    assert step.log == []
+
+
+def test_the_evidence_of_a_gate_with_the_labels_of_other_rows_proves_nothing(
+    iris_package, iris, tmp_path, timed
+):
+    path = tmp_path / "shuffled.npz"
+    np.savez(path, x=iris[0], target=np.random.default_rng(3).permutation(iris[1]))
+
+    made = run(Spoil(), iris_package(), tmp_path / "out", Cases(data=str(path)))
+
+    gate = Package.open(made.package.path).evidence("gate")[0]
+    assert "always answering 'class" in gate["proof"]
+    assert "proven" not in gate["proof"]
+    assert gate["drop"]["doubt"] == gate["proof"]
