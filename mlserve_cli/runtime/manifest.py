@@ -228,8 +228,8 @@ def read(package: Path) -> Manifest:
 def verify_files(package: Path, manifest: Manifest, *, folder: str = SERVE) -> None:
     """Compare every listed file below `folder` with its size and SHA-256.
 
-    Raises `PackageError` naming the first file that is missing, truncated or changed; and, of
-    `serve/`, one that would be read without being listed.
+    Raises `PackageError` naming the first file that is missing, truncated, changed or a link out of
+    the package; and, of `serve/`, one that would be read without being listed.
     """
     for name in _needed(package, manifest) if folder == SERVE else ():
         if name not in manifest.files:
@@ -238,11 +238,15 @@ def verify_files(package: Path, manifest: Manifest, *, folder: str = SERVE) -> N
                 "the file that was packaged.",
                 hint=_AGAIN,
             )
+    inside = package.resolve()
     for name, entry in manifest.files.items():
         if not name.startswith(folder + "/"):
             continue
         path = package / name
         try:
+            # Whoever may write there could change it after the check, or have any file read.
+            if inside not in path.resolve().parents:
+                raise PackageError(f"'{path}' is a link out of the package.", hint=_AGAIN)
             size = path.stat().st_size
             if size != entry.size:
                 raise PackageError(

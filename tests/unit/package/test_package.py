@@ -11,6 +11,7 @@ import pytest
 from mlserve_cli.errors import PackageError
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Silent
+from mlserve_cli.runtime import manifest as manifests
 from mlserve_cli.runtime.manifest import SCHEMA
 
 
@@ -224,3 +225,18 @@ def test_evidence_that_was_spoiled_is_named(iris_package, text):
 
     with pytest.raises(PackageError, match=r"gate-00000000\.json"):
         package.evidence("gate")
+
+
+def test_a_served_file_that_is_a_link_out_of_the_package_is_refused(iris_package, tmp_path):
+    package = iris_package()
+    outside = tmp_path / "elsewhere.onnx"
+    package.model.rename(outside)
+    package.model.symlink_to(outside)
+    with pytest.raises(PackageError, match="is a link out of the package"):
+        manifests.verify_files(package.path, package.manifest)
+
+
+def test_a_package_that_is_reached_by_a_link_is_whole(iris_package, tmp_path):
+    package = iris_package()
+    (tmp_path / "current").symlink_to(package.path)
+    manifests.verify_files(tmp_path / "current", package.manifest)
