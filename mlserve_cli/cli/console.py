@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,12 +34,23 @@ def stderr() -> Console:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout; `schema` is 1 where the document itself says no other."""
-    text = json.dumps({"schema": 1, **document}, indent=2, default=str) + "\n"
+    text = json.dumps(_finite({"schema": 1, **document}), indent=2, default=str) + "\n"
     global _printed
     _printed = True
     target = _document or sys.stdout
     target.write(text)
     target.flush()
+
+
+def _finite(value: Any) -> Any:
+    """JSON (RFC 8259, section 6) knows no Infinity and no NaN: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
 
 
 def print_json_error(error: MlserveError) -> None:

@@ -118,6 +118,10 @@ def read(path: Path) -> Recipe:
         )
     except msgspec.ValidationError as error:
         raise RecipeError(f"'{path}' is no recipe: {error}.") from error
+    if recipe.max_drop is not None and not recipe.max_drop >= 0:  # of NaN all comparisons fail
+        raise RecipeError(
+            f"max_drop of '{path}' is {recipe.max_drop}.", hint="it is a number, 0 or more"
+        )
     for number, step in enumerate(recipe.steps, start=1):
         if not isinstance(step.get("step"), str):
             raise RecipeError(f"step {number} of '{path}' has no name: step = \"quantize\".")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlserve_cli.package import step as steps
-from mlserve_cli.package.draft import check_target, copy
+from mlserve_cli.package.draft import check_apart, check_target, copy
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline import cache as caches
@@ -40,6 +40,7 @@ def replay(
 ) -> Replayed:
     """Make the package of a recipe at `target`. Raises what its steps raise."""
     check_target(target, overwrite=overwrite)
+    check_apart(target, Path(recipe.source))
     folder = cache or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     made = cached = 0

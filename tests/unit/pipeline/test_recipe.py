@@ -2,8 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlserve_cli.errors import PackageError
+from mlserve_cli.package.package import Package
+from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline import recipe
 from mlserve_cli.pipeline.recipe import Recipe, RecipeError
+from mlserve_cli.pipeline.replay import replay
 
 VALUES = st.one_of(
     st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e6, 1e6), st.text(max_size=20),
@@ -55,6 +59,8 @@ def test_paths_are_kept_relative_to_the_recipe_so_that_both_can_be_moved(tmp_pat
         ("schema = 1", "is no recipe"),
         ("schema = 1\nsource = 'a'\n[[steps]]\nmethod = 'static'", "step 1 of"),
         ("schema = ", "is no recipe"),
+        ("schema = 1\nsource = 'a'\nmax_drop = nan", "max_drop of .* is nan"),
+        ("schema = 1\nsource = 'a'\nmax_drop = -0.5", "max_drop of .* is -0.5"),
     ],
 )
 def test_what_is_no_recipe_is_refused_with_its_reason(tmp_path, text, says):
@@ -67,3 +73,17 @@ def test_what_is_no_recipe_is_refused_with_its_reason(tmp_path, text, says):
 def test_a_recipe_that_is_not_there_is_a_sentence(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe.read(tmp_path / "none.toml")
+
+
+def test_a_recipe_is_not_replayed_over_the_package_that_it_starts_from(iris_package, tmp_path):
+    parent = iris_package()
+    with pytest.raises(PackageError, match="is what it would be made from"):
+        replay(
+            Recipe(source=str(parent.path)),
+            parent.path,
+            progress=Silent(),
+            overwrite=True,
+            cache=tmp_path / "cache",
+        )
+    assert Package.open(parent.path).manifest.digest == parent.manifest.digest
+    assert not (tmp_path / "cache").exists()
