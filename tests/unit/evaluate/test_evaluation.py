@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mlserve_cli.cli.main import app
 from mlserve_cli.errors import DataError, DefinitionError, StepError
 from mlserve_cli.evaluate.cases import Decisions
 from mlserve_cli.evaluate.evaluation import drop, evaluate
@@ -353,3 +355,13 @@ def test_text_targets_name_their_commonest_class(measure):
     found = measure([0, 1] * 20, ["dog"] * 40, labels=("cat", "dog"))
     assert found.facts()["constant"] == {"answer": "dog", "share": 1.0}
     assert "always answering 'dog' would be in 100.0 %" in found.doubt()
+
+
+def test_the_command_says_so_of_labels_in_another_order(iris_package, iris, tmp_path):
+    place = tmp_path / "shuffled.npz"
+    np.savez(place, x=iris[0], target=np.random.default_rng(3).permutation(iris[1]))
+    package = iris_package()
+    result = CliRunner().invoke(app, ["evaluate", str(package.path), "--data", str(place)])
+    assert result.exit_code == 0
+    assert "the labels or their order may be wrong" in " ".join(result.stderr.split())
+    assert "the labels or their order may be wrong" in package.evidence("accuracy")[-1]["doubt"]
