@@ -7,7 +7,9 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,10 @@ SCHEMES = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
 """Scheme → the port where none is given."""
 
 _PATIENCE_S = 30.0
+"""For the whole answer to a plain question, however slowly its bytes come."""
+
+_MOST_BYTES = 64 << 20
+"""Of an answer; what tells what a server serves is far smaller."""
 
 
 def is_url(text: str) -> bool:
@@ -135,9 +141,9 @@ class Reply:
         if isinstance(document, dict):
             for key in ("error", "message", "detail"):
                 if isinstance(document.get(key), str):
-                    return str(document[key]).rstrip(".")[:300]
-        text = self.body[:200].decode("utf-8", "replace").strip()
-        return " ".join(text.split()).rstrip(".") or "nothing more"
+                    return _printable(str(document[key])).rstrip(".")
+        text = self.body[:200].decode("utf-8", "replace")
+        return _printable(text).rstrip(".") or "nothing more"
 
 
 def ask(
@@ -162,10 +168,15 @@ def ask(
     else:
         connection = http.client.HTTPConnection(place.host, place.port, timeout=_PATIENCE_S)
     try:
-        connection.request(method, path, body, {**place.headers, **(headers or {})})
-        answer = connection.getresponse()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return Reply(answer.status, found, answer.read())
+        connection.connect()
+        with _deadline(connection.sock):
+            connection.request(method, path, body, {**place.headers, **(headers or {})})
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            content = answer.read(_MOST_BYTES)
+        if not answer.isclosed() and answer.read(1):
+            raise unreachable(place, f"its answer to {path} is longer than {_MOST_BYTES >> 20} MiB")
+        return Reply(answer.status, found, content)
     except ssl.SSLCertVerificationError as error:
         raise MlserveError(
             f"the certificate of {place.url} is not trusted: {error.verify_message}.",
@@ -179,6 +190,37 @@ def ask(
         raise unreachable(place, "nothing listens there") from error
     except (OSError, http.client.HTTPException) as error:
         why = str(getattr(error, "strerror", None) or error or type(error).__name__)
-        raise unreachable(place, why.rstrip(".")) from error
+        raise unreachable(place, _printable(why).rstrip(".")) from error
     finally:
         connection.close()
+
+
+@contextmanager
+def _deadline(connected: socket.socket) -> Iterator[None]:
+    """Cut the connection after the patience: a socket's own timeout begins anew at each byte."""
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        # Not the method of a TLS socket, which takes its state from under the one who reads.
+        with suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = threading.Timer(_PATIENCE_S, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        if late.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError
+
+
+def _printable(text: str) -> str:
+    """What a stranger sent, for the terminal: one short line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
