@@ -105,6 +105,7 @@ def _array(values: list[Any], spec: TensorSpec) -> Array:
         raw[:] = values
         return raw
     try:
-        return np.array(values, dtype=spec.dtype)
-    except OverflowError as error:
+        with np.errstate(over="raise"):  # a finite 1e300 is no float32; an inf stays what it is
+            return np.array(values, dtype=spec.dtype)
+    except (OverflowError, FloatingPointError) as error:
         raise InvalidRequest(f"a value does not fit {spec.datatype} of '{spec.name}'") from error

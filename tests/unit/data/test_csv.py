@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlserve_cli.errors import DataError
+from mlserve_cli.errors import DataError, MlserveError
 from mlserve_cli.runtime.processing.declaration import (
     Column,
     Processing,
@@ -163,3 +163,12 @@ def test_a_target_that_is_not_there_is_an_error(load, write, make_manifest):
 def test_a_target_that_the_model_itself_takes_is_an_error(load, write, table):
     with pytest.raises(DataError, match=r"'age' of '.*' is an input of the model"):
         load(write("a.csv", "age,member\n1,yes\n"), table, target="age")
+
+
+def test_a_number_too_large_for_the_type_is_refused_and_an_infinity_is_not(
+    load, write, make_manifest
+):
+    (batch,) = load(write("a.csv", "a,b\n1,inf\n"), make_manifest())
+    assert np.isinf(batch.inputs["x"][0, 1])
+    with pytest.raises(MlserveError, match="does not fit FP32"):
+        load(write("b.csv", "a,b\n1,1e300\n"), make_manifest())
