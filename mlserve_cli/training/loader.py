@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing, suppress
 from typing import Any
@@ -24,6 +25,9 @@ from mlserve_cli.training.inputs import Batch
 
 AHEAD = 2
 """Batches that wait; more would only hold memory, as one is drawn while one is learned from."""
+
+LONG_COUNT_SECONDS = 20.0
+"""Counting an epoch for so long says how far it is: a training() that never ends shows."""
 
 DIGEST_VALUES = 65_536
 """Of each tensor of a batch: enough to see another order or another augmentation."""
@@ -59,6 +63,8 @@ class Loader:
         Raises `StepError` when there are none.
         """
         count = 0
+        said = False
+        began = time.monotonic()
         with randomness.apart():
             randomness.seed(self._seed, 0)
             once = self._batches()
@@ -68,6 +74,12 @@ class Loader:
                 for batch in once:
                     self.first = self.first or digest(batch)
                     count += 1
+                    if not said and time.monotonic() - began > LONG_COUNT_SECONDS:
+                        said = True
+                        self._say(
+                            f"counting the batches of an epoch: {count:,} so far; "
+                            "a training() that never ends cannot be trained with"
+                        )
         if not count:
             raise StepError("training() yields no batches.", hint="it yields (inputs, targets)")
         return count

@@ -133,6 +133,15 @@ def test_batches_that_no_seed_repeats_are_told_of_once():
     assert said == []
 
 
+def test_counting_that_takes_long_says_how_far_it_is_once(monkeypatch):
+    monkeypatch.setattr("mlserve_cli.training.loader.LONG_COUNT_SECONDS", -1.0)
+    said = []
+    assert Loader(drawn, seed=SEED, say=said.append).count() == 5
+    (note,) = said
+    assert "1 so far" in note
+    assert "never ends" in note
+
+
 def test_states_survive_json():
     import json
 
