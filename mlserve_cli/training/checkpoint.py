@@ -129,17 +129,18 @@ class Keeper:
         try:
             with safe_open(self.path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {})["facts"])
+                before = dict(facts["identity"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise StepError(
                 f"the checkpoint '{self.path}' cannot be read: {first_line(error)}.",
                 hint="--force begins anew",
             ) from error
         for name, value in self._identity.items():
-            if facts["identity"].get(name) != value:
+            if before.get(name) != value:
                 raise StepError(
                     f"'{self.path}' is of another training: {name} was "
-                    f"{facts['identity'].get(name)}, and is {value}.",
+                    f"{before.get(name)}, and is {value}.",
                     hint="ask for the same as before, or begin anew with --force",
                 )
         self._last_step = facts.get("steps", 0)

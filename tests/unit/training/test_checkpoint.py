@@ -113,6 +113,15 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path):
     assert "--force" in caught.value.hint
 
 
+@pytest.mark.parametrize("facts", ["{}", "[]", '{"identity": 5}', "no JSON"])
+def test_a_checkpoint_whose_facts_are_none_is_a_sentence(tmp_path, facts):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors", metadata={"facts": facts})
+    with pytest.raises(StepError, match="cannot be read"):
+        run(kept(tmp_path))
+
+
 def test_an_unfinished_training_is_not_thrown_away_unasked(tmp_path):
     output = tmp_path / "package"
     interrupted(tmp_path / "package.training")
