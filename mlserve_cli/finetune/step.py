@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from mlserve_cli.errors import StepError, needs_extra
+from mlserve_cli.errors import needs_extra
 from mlserve_cli.graph import successor
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
@@ -46,10 +44,7 @@ class TrainStep:
     def requires(self, parent: Package) -> None:
         """Refuse a package that cannot be trained, and options out of range."""
         source.require_module(parent, "training")
-        try:
-            msgspec.convert(self._changes(), TrainingOptions)
-        except msgspec.ValidationError as error:
-            raise StepError(f"the training cannot be as asked for: {error}.") from error
+        TrainingOptions.check(self._changes())
 
     def apply(self, parent: Package, draft: Draft, progress: Progress) -> Change:
         """Train, and write the network with what further training needs."""

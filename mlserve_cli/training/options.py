@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mlserve_cli.errors import DefinitionError
+from mlserve_cli.errors import DefinitionError, StepError
 from mlserve_cli.package.definition import Definition
 
 LEARNING_RATE = {"sgd": 0.05, "adamw": 1e-3}
@@ -49,7 +50,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def of(cls, definition: Definition, **changes: Any) -> TrainingOptions:
         """TRAINING of the definition; changes that are not None replace its values.
 
-        Raises `DefinitionError` that names the key, the value and what is allowed.
+        Raises `DefinitionError` that names the key, the value and what is allowed, and
+        `StepError` as `check` does.
         """
         given = definition.value("TRAINING", {})
         if not isinstance(given, dict):
@@ -57,7 +59,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 f"TRAINING of '{definition.path}' is {type(given).__name__}, not a dict.",
                 hint='for example TRAINING = {"epochs": 5, "learning_rate": 0.05}',
             )
-        changed = {name: value for name, value in changes.items() if value is not None}
+        changed = cls.check(changes)
         try:
             return msgspec.convert(given | changed, cls)
         except msgspec.ValidationError as error:
@@ -65,6 +67,21 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 f"TRAINING of '{definition.path}' is wrong: {error}.",
                 hint=f"it may hold {', '.join(cls.__struct_fields__)}",
             ) from error
+
+    @classmethod
+    def check(cls, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The changes that are not None. Raises `StepError` for one that is out of range."""
+        changed = {name: value for name, value in changes.items() if value is not None}
+        for name, value in changed.items():
+            try:
+                msgspec.convert({name: value}, cls)
+            except msgspec.ValidationError as error:
+                allowed = str(error).partition(" - at")[0].replace("`", "")
+                raise StepError(
+                    f"{name} cannot be {value}: {allowed[0].lower()}{allowed[1:]}.",
+                    hint="without it, it is as TRAINING of the definition says",
+                ) from error
+        return changed
 
     @property
     def peak(self) -> float:

@@ -1,6 +1,6 @@
 import pytest
 
-from mlserve_cli.errors import DefinitionError
+from mlserve_cli.errors import DefinitionError, StepError
 from mlserve_cli.training.options import TrainingOptions
 
 
@@ -36,6 +36,15 @@ def test_a_wrong_value_is_named_with_its_key(write_definition, text, named):
     assert caught.value.hint
 
 
-def test_a_change_from_the_command_line_is_checked_too(write_definition):
-    with pytest.raises(DefinitionError, match="epochs"):
-        TrainingOptions.of(write_definition("TRAINING = {}\n"), epochs=0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0), ("ema", 2.0)],
+)
+def test_a_change_from_the_command_line_is_named_with_its_value_and_what_is_allowed(
+    write_definition, name, value
+):
+    with pytest.raises(
+        StepError, match=rf"^{name} cannot be {value}: expected \w+ [<>]=? \d"
+    ) as at:
+        TrainingOptions.of(write_definition("TRAINING = {}\n"), **{name: value})
+    assert "TRAINING" in at.value.hint
