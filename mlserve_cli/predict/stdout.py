@@ -48,6 +48,8 @@ def to_stdout(
     reader = blocks.reader(found, plan)
     made = answers.find(format, manifest, processor)
     rows = rejected = 0
+    if sys.stdout is None:  # as a shell's >&- leaves it
+        raise DataError("stdout is closed, and the answers go there.", hint="-o FILE writes a file")
     try:
         # A buffer of our own: what a full disk refuses must not be written again at exit.
         with open(sys.stdout.fileno(), "wb", closefd=False) as pipe:
