@@ -98,6 +98,7 @@ def command(
         raise typer.BadParameter("the answers go to stdout already", param_hint="--json")
     if resume and force:
         raise typer.BadParameter("goes on with what --force takes away", param_hint="--resume")
+    _spare_inputs(sources, target)
     with console.progress() as progress:
         report = predict(
             Package.open(package),
@@ -133,6 +134,30 @@ def command(
             hint=f"'{report.rejects}' has the reasons" if report.rejects else None,
         )
     console.next_command(f"mlserve up {package}")
+
+
+def _spare_inputs(sources: list[str], target: str) -> None:
+    """Refuse an output that is one of the inputs: --force would lose the rows themselves."""
+    from glob import glob
+
+    from mlserve_cli.errors import Refused
+
+    place = Path(target)
+    if not place.is_file():
+        return
+    for source in sources:
+        for path in map(Path, (source, *glob(source))):  # noqa: PTH207 - as the reader does
+            # A folder of pictures may hold its answers; one of tables would read them as rows.
+            among = path.is_dir() and any(
+                other.samefile(place) for other in path.glob(f"*{place.suffix}") if other.is_file()
+            )
+            if (among and len(list(path.glob(f"*{place.suffix}"))) > 1) or (
+                path.is_file() and path.samefile(place)
+            ):
+                raise Refused(
+                    f"'{target}' is among the rows of '{source}', and writing it would lose them.",
+                    hint="choose another place for the answers",
+                )
 
 
 def _mapping(given: list[str]) -> dict[str, tuple[str, ...]]:
