@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,6 +112,13 @@ def _before(output: Path, *, force: bool) -> Settings | None:
         raise PackageError(
             f"'{output}' is a folder, and the settings are a file.",
             hint=f"-o {output / 'server.toml'}",
+        )
+    if not os.access(output.parent, os.W_OK):  # now, not after minutes of measuring
+        there = output.parent.exists()
+        why = "takes no files" if there else "does not exist"
+        raise PackageError(
+            f"'{output}' cannot be written: '{output.parent}' {why}.",
+            hint="choose another place" if there else "make the folder first",
         )
     if not output.exists():
         return None

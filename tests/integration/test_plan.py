@@ -124,3 +124,12 @@ def test_a_server_that_is_not_ready_in_time_is_ended_and_said(iris_package):
     server = TrialServer(package, settings, patience_s=0.01)
     with pytest.raises(StartupError, match=r"not ready within 0\.01 s"), server:
         pytest.fail("it is not ready")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
+    from mlserve_cli.cli.plan import _before
+    from mlserve_cli.errors import PackageError
+
+    with pytest.raises(PackageError, match="does not exist") as caught:
+        _before(tmp_path / "none" / "server.toml", force=False)
+    assert "folder" in caught.value.hint
