@@ -29,7 +29,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -121,7 +121,13 @@ class Definition:
 
     def batches(self, name: str) -> Iterator[Any]:
         """What the generator function `name` yields; a list is taken as it is."""
-        iterator = iter(self.function(name)())
+        given = self.function(name)()
+        if not isinstance(given, Iterable):
+            raise DefinitionError(
+                f"{name}() of '{self.path}' returns {type(given).__name__}, where it must yield "
+                "its batches."
+            )
+        iterator = iter(given)
         ended = object()
         while (item := with_translation(self, next, iterator, ended)) is not ended:
             yield item

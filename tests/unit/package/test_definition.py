@@ -151,3 +151,10 @@ def test_reading_a_definition_leaves_nothing_beside_it(tmp_path):
 
     assert Definition.load(tmp_path / "model.py").value("WIDTH") == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.py", "net.py"]
+
+
+def test_a_function_that_yields_nothing_but_returns_a_number_is_a_sentence(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text("def training(): return 5\n", encoding="utf-8")
+    with pytest.raises(DefinitionError, match="returns int"):
+        list(Definition.load(path).pairs("training"))
