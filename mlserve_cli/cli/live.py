@@ -264,7 +264,9 @@ def _number(text: str, hint: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e7:
-        raise typer.BadParameter(f"'{text.strip()}' is no number above 0", param_hint=hint)
+        raise typer.BadParameter(
+            f"'{text.strip()}' is no number above 0 and below ten million", param_hint=hint
+        )
     return value
 
 
