@@ -75,8 +75,8 @@ class Outcome:
 
     @property
     def regressed(self) -> bool:
-        """Whether a script should fail."""
-        return not self.unlike and bool(self.slower or self.gone)
+        """Whether a script should fail: what is slower or gone, or nothing could be compared."""
+        return not self.unlike and bool(self.slower or self.gone or not self.changes)
 
     def confirmed(self, second: Outcome) -> Outcome:
         """The second of two measurements, in which slower is only what was slower in both."""
@@ -107,7 +107,9 @@ class Outcome:
         if self.gone:
             parts.append(f"{len(self.gone)} can be measured no more")
         faster = sum(change.verdict == "faster" for change in self.changes)
-        if not parts:
+        if not parts and not self.changes:
+            parts.append("the old report holds no figure that was measured again")
+        elif not parts:
             parts.append(f"no regression in {len(self.changes)} figures")
         if faster:
             parts.append(f"{faster} faster")

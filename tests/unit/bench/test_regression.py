@@ -79,6 +79,17 @@ def test_what_can_be_measured_no_more_is_a_regression():
     assert "gone: a (batch 1)" in found.markdown()
 
 
+def test_nothing_that_could_be_compared_is_no_success():
+    empty = report()
+    empty["packages"][0]["batches"][0] |= {
+        f"{name}_{end}ms": None for name in ("p50", "p99") for end in ("", "low_", "high_")
+    }
+    found = judge(empty, report())
+    assert not found.changes
+    assert found.regressed
+    assert "no figure" in found.sentence
+
+
 def test_a_percentile_of_too_few_runs_is_not_compared():
     found = judge(report(runs=100), report(runs=100))
     assert [change.figure for change in found.changes] == ["p50"]
