@@ -23,6 +23,7 @@ _USERS = 32  # enough to keep a batching server busy
 _TRIALS = 16
 _LONGEST = 4.0  # times `seconds`, for a low rate that needs more queries to prove anything
 _HALVINGS = 8
+_FALLS = 10  # the last is below a hundredth of the first
 _OVER = 5  # a trial is long enough for so many to be over, or chance would decide
 
 Verdict = Literal["met", "missed", "unproven"]
@@ -174,12 +175,17 @@ class _Search:
         return low
 
     def _confirm(self, rate: float | None) -> tuple[float | None, Run | None]:
-        for attempt in range(6):
+        """The first rate that holds again; each that does not makes the next step twice as large.
+
+        Where the bracket was luck, as beside other work, small steps would not get down to what
+        the server can do before the trials are used up.
+        """
+        for attempt in range(_FALLS):
             if rate is None or self._interrupted:
                 break
             if self._tried(rate, 2 * self._seconds) == "met":
                 return rate, self._trials[-1].run
-            rate *= 1 - PRECISION * (attempt + 1)
+            rate *= 1 - min(0.5, PRECISION * 2**attempt)
         return None, None
 
     def _tried(self, rate: float, seconds: float) -> Verdict:

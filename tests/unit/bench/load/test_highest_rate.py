@@ -81,6 +81,21 @@ def test_the_rate_is_confirmed_with_other_times_than_it_was_chosen_by():
     assert last.seed not in {load.seed for load, _ in queue.loads[1:-1] if load.rate == last.rate}
 
 
+def test_a_bracket_that_was_luck_is_fallen_from_in_growing_steps():
+    class Lucky(Queue):
+        """Quick at first; then other work comes, and it is ten times as slow."""
+
+        def run(self, load, **named):
+            self.service_s = 2e-3 if len(self.loads) < 4 else 2e-2
+            return super().run(load, **named)
+
+    queue = Lucky(2e-3)
+    found = find(queue, Objective(100), seconds=20)
+    assert found.rate is not None
+    assert found.rate < 50  # what it can answer now
+    assert len(found.trials) < 26
+
+
 def test_an_objective_below_the_service_time_is_met_at_no_rate():
     found = find(Queue(5e-3), Objective(4), seconds=1)
     assert found.rate is None
