@@ -167,6 +167,10 @@ class Survey:
                 cuts.append(HeadCut(found, gone))
         return cuts
 
+    def takes(self, ratio: float, shares: Shares | None = None) -> bool:
+        """Whether anything would go at `ratio`."""
+        return bool(self.cuts(ratio, shares) or self.head_cuts(ratio, shares) or self.dropped)
+
     def prune(self, ratio: float, *, shares: Shares | None = None, check: bool = True) -> Pruned:
         """Take `ratio` out. Raises `StepError` when that takes nothing.
 

@@ -278,9 +278,13 @@ class _Work:
                 # From here on its multiplications are the goal: they hold still.
                 goal = self._timed(survey, whole_size, goal, sharing)
             ratio = self._ratio(survey, whole_size, goal, fraction, sharing)
-            pruned = survey.prune(ratio, shares=sharing(ratio))
-            self._note(pruned, whole_size)
-            module = pruned.module
+            if number > 1 and not survey.takes(ratio, sharing(ratio)):
+                # Channels go in multiples, and the steps before took what this one would have.
+                self.progress.say(f"step {number} has nothing more to take; it trains what is left")
+            else:
+                pruned = survey.prune(ratio, shares=sharing(ratio))
+                self._note(pruned, whole_size)
+                module = pruned.module
             found = train(
                 module,
                 given,
