@@ -215,7 +215,7 @@ def test_a_full_disk_is_a_sentence_and_the_parts_stay(iris_package, rows, tmp_pa
     write = Run._write_part
 
     def full(self, name, *given):
-        if len(self._job.parts) == 3:
+        if name.startswith("part-00003"):
             draft = self._place.draft  # the part before may still be on its way
             self._place.draft = lambda each: tmp_path / "full" if each == name else draft(each)
         return write(self, name, *given)
