@@ -222,9 +222,9 @@ def test_steps_that_several_candidates_begin_with_are_made_once(mlp, cases, tmp_
     made = []
     build = table.build
 
-    def counting(step, rows):
+    def counting(step, rows, **more):
         made.append(step.parameters.get("method"))
-        return build(step, rows)
+        return build(step, rows, **more)
 
     monkeypatch.setattr(table, "build", counting)
     # fp16 stands for what takes long (pruning and training), before two kinds of a second step.
