@@ -130,7 +130,16 @@ class LocalPlace:
         return self._final.exists()
 
     def begin(self) -> None:
-        """Make the folder of the parts, and keep others from it."""
+        """Make the folder of the parts, and keep others from it.
+
+        Raises `DataError` for a device or a pipe: a file would be put in its place, and /dev/null
+        be gone.
+        """
+        if self._final.exists() and not (self._final.is_file() or self._final.is_dir()):
+            raise DataError(
+                f"'{self.target}' is a device or a pipe, and answers are put in place as a file.",
+                hint="-o - writes them to standard output",
+            )
         with writing(self.target):
             if not self._final.parent.is_dir():
                 raise FileNotFoundError(2, os.strerror(2))

@@ -1,6 +1,7 @@
 """A job that ended anywhere goes on, and the result is the same as if it never had."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -229,6 +230,14 @@ def test_a_full_disk_is_a_sentence_and_the_parts_stay(iris_package, rows, tmp_pa
     assert error.value.__cause__.errno == errno.ENOSPC
     monkeypatch.undo()
     assert go(package, rows, out, folder=False, resume=True).resumed == 47
+
+
+def test_a_pipe_or_a_device_is_never_replaced_by_a_file(iris_package, rows, tmp_path):
+    pipe = tmp_path / "out.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="is a device or a pipe"):
+        go(iris_package(), rows, pipe, folder=False, overwrite=True)
+    assert pipe.is_fifo()
 
 
 def test_a_part_that_cannot_be_put_in_its_place_is_not_counted(
