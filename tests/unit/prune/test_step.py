@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlserve_cli.distill import DistillStep
-from mlserve_cli.errors import DefinitionError, StepError
+from mlserve_cli.errors import StepError
 from mlserve_cli.package import step
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Silent
@@ -128,7 +128,7 @@ def test_fine_tuning_that_diverges_leaves_nothing(mixed_package, tmp_path):
 
 
 def test_epochs_out_of_range_are_refused(mixed_package, tmp_path):
-    with pytest.raises(DefinitionError, match="epochs"):
+    with pytest.raises(StepError, match="epochs"):
         step.run(PruneStep(epochs=0), mixed_package, tmp_path / "x", progress=Silent())
 
 
