@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.graph.session import settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -130,15 +131,13 @@ def _run(
     del tapped.graph.output[:]
     for name in names:
         tapped.graph.output.append(onnx.ValueInfoProto(name=name))
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = settings(optimized=False)
     with tempfile.TemporaryDirectory(prefix="mlserve-explain-") as folder:
         path = Path(folder) / "tapped.onnx"
         try:
             onnx.save(tapped, path)
             session = ort.InferenceSession(
-                path, sess_options=settings, providers=["CPUExecutionProvider"]
+                path, sess_options=plain, providers=["CPUExecutionProvider"]
             )
             values = session.run(list(names), dict(feed))
         except Exception as error:  # ONNX Runtime's errors share no public base class

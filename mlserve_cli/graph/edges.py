@@ -17,6 +17,7 @@ import numpy as np
 from mlserve_cli.errors import StepError
 from mlserve_cli.graph import difference
 from mlserve_cli.graph.ensemble import Splits, splits
+from mlserve_cli.graph.session import settings
 from mlserve_cli.runtime.tensors import Array, Tensors, rows
 
 if TYPE_CHECKING:
@@ -253,10 +254,8 @@ def _probe(model: onnx.ModelProto, value: str) -> Callable[[Tensors], Array]:
     cut.CopyFrom(model)
     del cut.graph.output[:]
     cut.graph.output.add(name=value)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        cut.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        cut.SerializeToString(), settings(), providers=["CPUExecutionProvider"]
     )
     dtypes = {each.name: each.type for each in session.get_inputs()}
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlserve_cli.graph.session import settings as session_settings
+
 INT8 = frozenset(
     {
         "QLinearConv",
@@ -80,15 +82,13 @@ def session(model: Path, *, optimized: Path, profile: Path | None = None, thread
     """
     import onnxruntime as ort
 
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # it warns that the file is for this machine: so it is
+    settings = session_settings()
     settings.intra_op_num_threads = threads
     settings.optimized_model_filepath = str(optimized)
     # Large weights go beside it, where they need not be read again.
     settings.add_session_config_entry(
         "session.optimized_model_external_initializers_file_name", "optimized.data"
     )
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = str(profile)

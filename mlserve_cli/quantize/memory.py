@@ -14,6 +14,9 @@ WEIGHTS = 8.0
 Runtime's and protobuf's own. Static int8 took 6 with 102 and 434 MB of weights, the others up to 8
 with 67 and 201 MB."""
 
+SMALL = 16_000_000
+"""Bytes of a model whose copies are not worth looking for."""
+
 BASE_BYTES = 400_000_000
 """Python, NumPy, ONNX Runtime and the values of a few rows."""
 
@@ -36,12 +39,15 @@ def require(package: Package, *, copies: float) -> None:
         )
 
 
-def give_back() -> None:
+def give_back(model_bytes: int) -> None:
     """Return what was freed to the operating system, between two stages that need much.
 
     Tools that infer shapes leave models in cycles, which wait for the collector; and glibc keeps
-    what was freed in pieces of less than 32 MB, as most weights are.
+    what was freed in pieces of less than 32 MB, as most weights are. For a model of fewer bytes
+    than `SMALL` nothing is done: to look through all objects of a process takes longer.
     """
+    if model_bytes < SMALL:
+        return
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:

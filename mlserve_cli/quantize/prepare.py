@@ -43,7 +43,7 @@ def prepare(model: Path, folder: Path) -> Path:
     del loaded  # what follows reads the file, several times
     prepared = folder / "prepared.onnx"
     _infer(converted, prepared)
-    memory.give_back()
+    memory.give_back(converted.stat().st_size)
     result = onnx.load(prepared)
     _name_nodes(result)
     normalize(result)

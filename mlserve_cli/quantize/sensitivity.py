@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.graph.session import settings
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.quantize.selection import GREEDY, HEAVY, Selection
 from mlserve_cli.quantize.weights import Weights, channel_axis
@@ -132,14 +133,12 @@ def _session(
         weight = weight_rounded(weights.array(node.input[1]), channel_axis(node))
         name = weights.add(weight, f"{node.name}__twin_weight")
         _add_twins(model, node, data or node.input[0], name)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4
     # Optimized, a twin could be merged with its node, or its rounding be taken away.
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = settings(optimized=False)
     path = folder / "twins.onnx"
     onnx.save(model, path)
     try:
-        return ort.InferenceSession(path, sess_options=settings, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(path, sess_options=plain, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise StepError(f"the nodes cannot be ranked: {first_line(error)}.") from error
 

@@ -95,6 +95,7 @@ def quantize(
     model = onnx.load(prepared) if isinstance(prepared, Path) else onnx.ModelProto()
     if not isinstance(prepared, Path):
         model.CopyFrom(prepared)
+    size = prepared.stat().st_size if isinstance(prepared, Path) else model.ByteSize()
     selection = select(model, choices.exclude)
     left = leftover.find(model, selection)
     with tempfile.TemporaryDirectory(prefix="mlserve-quantize-") as name:
@@ -112,7 +113,7 @@ def quantize(
         key = _key(model, selection, calibration, choices) if cache else ""
         if source is not None:
             model = outsource(model, folder / "held.weights")
-        memory.give_back()
+        memory.give_back(size)
         progress.stage("finding ranges with real data")
         collected = _ranges(model, selection, calibration, choices, folder, cache, key, progress)
         if source is not None:
@@ -130,9 +131,9 @@ def quantize(
                 reduce_range=choices.reduce_range,
             )
         progress.stage("writing the int8 model")
-        memory.give_back()
+        memory.give_back(size)
         written = write(model, selection, collected.ranges, choices)
-        memory.give_back()
+        memory.give_back(size)
         found = saturation.analyse(written, calibration, folder)
     return Quantized(
         model=written,
@@ -273,7 +274,7 @@ class StaticStep:
             folder = Path(name)
             progress.stage("preparing the float model")
             path = prepare(parent.model, folder)
-            memory.give_back()
+            memory.give_back(path.stat().st_size)
             progress.stage("reading the calibration rows")
             rows = gather(
                 self._calibration,

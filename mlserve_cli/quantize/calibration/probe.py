@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.graph.session import settings
 from mlserve_cli.quantize.calibration.rows import CalibrationRows, cut
 from mlserve_cli.quantize.calibration.skeleton import outsource
 from mlserve_cli.runtime.tensors import Tensors, rows
@@ -48,12 +49,12 @@ def session(
         opened.graph.output.append(
             helper.make_tensor_value_info(name, type or TensorProto.FLOAT, None)
         )
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # fatal: the rest is raised as well
     path = folder / "probe.onnx"
     onnx.save(opened, path)
     try:
-        return ort.InferenceSession(path, sess_options=settings, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            path, sess_options=settings(), providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # ONNX Runtime's errors share no public base class
         raise StepError(f"the prepared model does not load: {first_line(error)}.") from error
     finally:  # what is mapped into memory stays there

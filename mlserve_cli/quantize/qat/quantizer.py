@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlserve_cli.errors import StepError, needs_extra
+from mlserve_cli.graph.session import settings
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.package import Package
 from mlserve_cli.quantize import leftover, saturation
@@ -155,7 +156,7 @@ def _check(module: Any, job: Job) -> None:
 
     rows = next(iter(job.rows.parts(8)))
     session = ort.InferenceSession(
-        job.prepared.SerializeToString(), providers=["CPUExecutionProvider"]
+        job.prepared.SerializeToString(), settings(), providers=["CPUExecutionProvider"]
     )
     expected = session.run(module.outputs, rows)
     module.rounding = False

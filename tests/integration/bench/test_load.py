@@ -165,6 +165,23 @@ def test_ctrl_c_ends_a_run_with_what_was_counted(aimed):
 
 def test_a_generator_that_has_more_to_do_than_it_can_says_so(aimed):
     with Generator(aimed()) as generator:
-        run = generator.run(OpenLoop(rate=150_000), seconds=0.5, timeout_s=2.0, warm_up_s=0.1)
-    assert any("generator" in limit or "late" in limit for limit in run.limits())
-    assert run.late > 0.01 * run.sent
+        run = generator.run(OpenLoop(rate=400_000), seconds=0.15, timeout_s=2.0, warm_up_s=0.1)
+    assert any("bottleneck itself" in limit for limit in run.limits())
+    assert run.throughput < 400_000
+
+
+def test_requests_that_a_held_up_generator_sent_late_are_counted_and_their_latency_holds_it(aimed):
+    with Generator(aimed(service_ms=1)) as generator:
+        pid = generator._processes[0]._process.pid
+        timers = [
+            threading.Timer(1.0, os.kill, (pid, signal.SIGSTOP)),
+            threading.Timer(1.4, os.kill, (pid, signal.SIGCONT)),
+        ]
+        for timer in timers:
+            timer.start()
+        run = generator.run(OpenLoop(rate=100), seconds=2.0, warm_up_s=0.1)
+    assert run.answered == run.sent == 200
+    assert 25 <= run.late <= 80  # 40 were due while it was stopped
+    assert any("were sent more than 1 ms late" in limit for limit in run.limits())
+    assert run.late_max_ms == pytest.approx(400, abs=80)
+    assert run.latency.max_ms > 300
