@@ -19,6 +19,8 @@ from mlserve_cli.runtime.sizing import Sizing
 
 QUICK = ["--seconds", "0.5", "--trials", "1"]
 
+pytestmark = pytest.mark.clock
+
 
 @pytest.fixture
 def place(iris_package):

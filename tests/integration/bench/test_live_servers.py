@@ -230,6 +230,7 @@ def test_the_pages_plots_are_drawn_by_a_browser_without_a_network(served, tmp_pa
     assert all(drawn.get(colour.lower(), 0) > 50 for colour in lines)
 
 
+@pytest.mark.clock
 @pytest.mark.slow
 def test_the_highest_rate_of_a_slow_server_is_found(fake):
     url = f"http://127.0.0.1:{fake(service_ms=4)}"

@@ -12,6 +12,8 @@ from mlserve_cli.bench.load import Aim, ClosedLoop, Generator, OpenLoop, omissio
 from tests.integration.bench.conftest import MESSAGE
 from tests.queue_theory import md1_wait, waits
 
+pytestmark = pytest.mark.clock
+
 
 def test_an_open_loop_finds_the_wait_that_theory_says(aimed):
     # Few arrivals, so that a default run stays short: of a seed whose queue is like that of many,
