@@ -94,7 +94,7 @@ class NpzReader:
         inputs, beside = block.content
         where = f"'{block.where}', rows {block.first} to {block.first + block.count - 1}"
         fitted = fit(inputs, self._plan.manifest, where=where)
-        return Prepared([fitted], list(range(block.count)), kept=dict(beside))
+        return Prepared([fitted], range(block.count), kept=dict(beside))
 
     def close(self) -> None:
         """Files are closed as they end."""

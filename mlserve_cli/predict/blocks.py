@@ -48,7 +48,7 @@ class Prepared:
     """
 
     groups: list[Tensors] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+    rows: Sequence[int] = ()
     rejects: list[Reject] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)

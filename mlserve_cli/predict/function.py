@@ -50,7 +50,7 @@ class FunctionReader:
 
     def prepare(self, block: Block) -> Prepared:
         """They are tensors already."""
-        return Prepared([block.content], list(range(block.count)))
+        return Prepared([block.content], range(block.count))
 
     def close(self) -> None:
         """Nothing is open."""

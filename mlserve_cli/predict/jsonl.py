@@ -142,6 +142,7 @@ class Assembly:
         # Nearly always all rows have the same names; a run of those that do is one group.
         prepared = Prepared(rejects=rejects)
         run: list[int] = []
+        fine: list[int] = []
         good = list(used)
         for number, place in enumerate(good):
             run.append(place)
@@ -152,10 +153,11 @@ class Assembly:
             assembler = plan.processor if mine is None else mine.assembler
             found = rows.prepare(some, assembler, plan.manifest, places=run)
             prepared.groups += found.groups
-            prepared.rows += found.rows
+            fine += found.rows
             prepared.rejects += found.rejects
             run = []
-        prepared.kept = {name: [held[row].get(name) for row in prepared.rows] for name in plan.keep}
+        prepared.rows = fine
+        prepared.kept = {name: [held[row].get(name) for row in fine] for name in plan.keep}
         return prepared
 
     def _layout(self, value: Any) -> layout.Layout | None:

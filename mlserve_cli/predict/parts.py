@@ -1,11 +1,9 @@
-"""Files of answers: a part of them, and all parts as one."""
+"""Files of answers: a part of them."""
 
 from __future__ import annotations
 
 import base64
-import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
 
 Columns = tuple[str, ...] | str | None
 """What all parts of a job share: names for CSV, the schema in base64 for Arrow and Parquet."""
-
-_CHUNK_BYTES = 1 << 20
-_CHUNK_ROWS = 65_536
 
 
 class PartWriter(Protocol):
@@ -96,9 +91,8 @@ class ArrowPart:
         self.columns = columns
         self._file = file
         self._parquet = parquet
-        self._schema = _decoded(columns) if isinstance(columns, str) else None
+        self._schema = decoded(columns) if isinstance(columns, str) else None
         self._batches: list[pa.RecordBatch] = []
-        self._writer: Any = None
 
     def write(self, piece: Piece) -> None:
         """Append rows."""
@@ -122,27 +116,23 @@ class ArrowPart:
                 raise DataError(
                     f"the column '{name}' holds {found} after {before}.", hint="write to .jsonl"
                 ) from error
-        if self._parquet:
-            # Rows of one part are one row group: pieces are small, and groups should not be.
-            self._batches.append(batch)
-            return
-        if self._writer is None:
-            self._writer = pa.ipc.new_file(self._file, self._schema)
-        self._writer.write_batch(batch)
+        # A part is one row group, or one record batch: pieces are small, and those should not be.
+        self._batches.append(batch)
 
     def finish(self) -> None:
-        """Write the rows of Parquet, and the footer."""
-        if self._parquet:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+        """Write the rows, and the footer."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-            rows = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
+        rows = pa.Table.from_batches(self._batches, self._schema).combine_chunks()
+        if self._parquet:
             with pq.ParquetWriter(
-                self._file, self._schema, use_dictionary=_repeated(self._schema)
+                self._file, self._schema, use_dictionary=repeated(self._schema)
             ) as writer:
                 writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-        elif self._writer is not None:
-            self._writer.close()
+        else:
+            with pa.ipc.new_file(self._file, self._schema) as stream:
+                stream.write_table(rows)
 
 
 def part(format: str, file: BinaryIO, columns: Columns) -> PartWriter:
@@ -164,77 +154,7 @@ def csv_header(columns: Iterable[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def assemble(format: str, parts: Iterable[Path], file: BinaryIO, columns: Columns) -> None:
-    """All parts, in order, as one file, in bounded memory."""
-    if format in ("csv", "jsonl"):
-        header = len(csv_header(columns)) if format == "csv" and columns else 0
-        for number, path in enumerate(parts):
-            with path.open("rb") as source:
-                source.seek(header if number else 0)
-                while chunk := source.read(_CHUNK_BYTES):
-                    file.write(chunk)
-    elif format == "npz":
-        _assemble_npz(list(parts), file)
-    else:
-        _assemble_arrow(format, parts, file, _decoded(str(columns)))
-
-
-def _assemble_arrow(format: str, parts: Iterable[Path], file: BinaryIO, schema: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if format == "parquet":
-        with pq.ParquetWriter(file, schema, use_dictionary=_repeated(schema)) as writer:
-            for path in parts:
-                with pq.ParquetFile(path) as source:
-                    rows = source.read()
-                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-        return
-    with pa.ipc.new_file(file, schema) as stream:
-        for path in parts:
-            with pa.OSFile(str(path)) as local, pa.ipc.open_file(local) as reader:
-                for number in range(reader.num_record_batches):
-                    stream.write_batch(reader.get_batch(number))
-
-
-def _assemble_npz(parts: list[Path], file: BinaryIO) -> None:
-    with np.load(parts[0], allow_pickle=False) as first:
-        names = first.files
-    with zipfile.ZipFile(file, "w") as archive:
-        for name in names:
-            shape, dtype = _whole(parts, name)
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(dtype),
-                    "fortran_order": False,
-                    "shape": shape,
-                }
-                np.lib.format.write_array_header_1_0(member, header)
-                for path in parts if shape else parts[:1]:
-                    with np.load(path, allow_pickle=False) as part_file:
-                        array = part_file[name].astype(dtype, copy=False)
-                    for start in range(0, max(1, len(array) if array.ndim else 1), _CHUNK_ROWS):
-                        some = array[start : start + _CHUNK_ROWS] if array.ndim else array
-                        member.write(np.ascontiguousarray(some).tobytes())
-
-
-def _whole(parts: list[Path], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of an array over all parts; text is as long as the longest."""
-    count = 0
-    shape: tuple[int, ...] = ()
-    dtypes: set[np.dtype[Any]] = set()
-    for path in parts:
-        with np.load(path, allow_pickle=False) as part_file:
-            array = part_file[name]
-        if dtypes and array.shape[1:] != shape[1:]:
-            raise other_shape(name, array.shape[1:], shape[1:])
-        shape = array.shape
-        dtypes.add(array.dtype)
-        count += len(array) if array.ndim else 0
-    return (count, *shape[1:]) if shape else (), np.result_type(*dtypes)
-
-
-def _repeated(schema: Any) -> list[str]:
+def repeated(schema: Any) -> list[str]:
     """Columns whose values come again and again, such as labels; scores hardly ever do."""
     import pyarrow as pa
 
@@ -249,7 +169,8 @@ def _leaf(kind: Any) -> Any:
     return kind
 
 
-def _decoded(columns: str) -> Any:
+def decoded(columns: str) -> Any:
+    """The schema that a job's columns are."""
     import pyarrow as pa
 
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns)))
@@ -262,4 +183,8 @@ WRITTEN: Mapping[str, str] = {
     "parquet": ".parquet",
     "arrow": ".arrow",
 }
-"""Format → the ending of a part's name."""
+"""Format → the ending of a file's name."""
+
+KEPT_AS: Mapping[str, str] = {"parquet": "arrow"}
+"""Format of a single file → what its parts are until then, where that is another: Parquet would be
+encoded twice."""

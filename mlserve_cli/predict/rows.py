@@ -39,17 +39,19 @@ def prepare(
         prepared.rows = list(places)
         return prepared
     alone: list[Tensors] = []
+    fine: list[int] = []
     for place, value in zip(places, values, strict=True):
         try:
             alone.append(_tensors([value], assembler, manifest))
         except (RequestError, DataError) as error:
             prepared.rejects.append(Reject(place, reason(error)))
         else:
-            prepared.rows.append(place)
+            fine.append(place)
+    prepared.rows = fine
     good = dict(zip(places, values, strict=True))
-    if prepared.rows:
+    if fine:
         try:
-            together = _tensors([good[row] for row in prepared.rows], assembler, manifest)
+            together = _tensors([good[row] for row in fine], assembler, manifest)
         except (RequestError, DataError):
             prepared.groups = alone
         else:

@@ -15,7 +15,7 @@ import msgspec
 from mlserve_cli.errors import DataError
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
-from mlserve_cli.predict import answers, blocks, job, location, parts, place, sizing
+from mlserve_cli.predict import answers, blocks, job, location, parts, place, sizing, whole
 from mlserve_cli.predict.answering import Done, answering, free, record, strict_error
 from mlserve_cli.predict.blocks import Plan
 from mlserve_cli.predict.choices import Choices, Report
@@ -45,6 +45,8 @@ class Run:
         self._inputs = found
         self._place = where
         self._format = format
+        self._part_format = format if where.folder else parts.KEPT_AS.get(format, format)
+        self._grown: whole.Whole | None = None
         self._choices = choices
         self._progress = progress
         self._start = start
@@ -72,9 +74,15 @@ class Run:
             job.check_same(before, wanted, self._place.target)
             self._job = self._whole(before)
         resumed = self._job.rows
-        if not self._job.done:
-            self._predict(chosen)
-        self._finish()
+        if not self._place.folder and self._format in whole.GROWING:
+            self._grown = whole.Whole(self._place.draft(self._whole_name), self._format)
+        try:
+            if not self._job.done:
+                self._predict(chosen)
+            self._finish()
+        finally:
+            if self._grown is not None:
+                self._grown.close()
         return Report(
             rows=self._job.rows,
             rejected=self._job.rejected,
@@ -240,14 +248,15 @@ class Run:
 
     def _write(self, done: Iterator[Done]) -> None:
         """Part after part."""
-        first = next(done, None)
         self._landed = self._job
         # A part reaches the disk while the next one is written: a busy disk takes a while.
         with ThreadPoolExecutor(1, "predict-land") as landing:
             try:
+                self._landing = landing.submit(self._catch_up, self._job)
+                first = next(done, None)
                 while first is not None:
                     number = len(self._job.parts)
-                    name = f"part-{number:05}{parts.WRITTEN[self._format]}"
+                    name = f"part-{number:05}{parts.WRITTEN[self._part_format]}"
                     first = self._write_part(name, first, done, landing)
             except BaseException:
                 with contextlib.suppress(Exception):  # the first error is the one that counts
@@ -277,7 +286,7 @@ class Run:
         after = Position()
         draft = self._place.draft(name)
         with place.writing(self._place.target), draft.open("wb") as file:
-            writer = parts.part(self._format, file, self._job.columns)
+            writer = parts.part(self._part_format, file, self._job.columns)
             while item is not None and taken < self._job.part:
                 self._check_strict(item)
                 if item.piece is not None:
@@ -312,12 +321,25 @@ class Run:
         """Put the job's last part into its place, then the manifest that tells of it."""
         part = after.parts[-1]
         if part.file is not None:
+            self._append(self._place.draft(name), after)
             self._place.publish(name)
         else:
             self._place.draft(name).unlink()
         if part.rejects is not None:
             self._place.write(part.rejects, rejects)
         self._place.write(MANIFEST, after.to_json())
+
+    def _catch_up(self, before: Job) -> None:
+        """Bring the parts of runs before this one into the whole file."""
+        for part in before.parts:
+            if part.file is not None and self._grown is not None:
+                with self._place.local(part.file) as path:
+                    self._append(path, before)
+
+    def _append(self, path: Path, after: Job) -> None:
+        if self._grown is not None:
+            with place.writing(self._place.target):
+                self._grown.add(path, after.columns)
 
     def _told(self, item: Done) -> None:
         seconds = time.monotonic() - self._start
@@ -351,17 +373,24 @@ class Run:
                 if each.rejects is not None:
                     self._place.remove(each.rejects)
             return
-        whole = written[0]
-        if len(written) > 1:
-            whole = f"whole{parts.WRITTEN[self._format]}"
-            with place.writing(self._place.target):
-                with contextlib.ExitStack() as stack, self._place.draft(whole).open("wb") as file:
+        with place.writing(self._place.target):
+            if self._grown is not None:
+                self._grown.finish()
+            else:
+                with (
+                    contextlib.ExitStack() as stack,
+                    self._place.draft(self._whole_name).open("wb") as file,
+                ):
                     paths = [stack.enter_context(self._place.local(name)) for name in written]
-                    parts.assemble(self._format, paths, file, self._job.columns)
-                self._place.publish(whole)
-        self._deliver_rejects(whole)
+                    whole.assemble_npz(paths, file)
+            self._place.publish(self._whole_name)
+        self._deliver_rejects(self._whole_name)
 
-    def _deliver_rejects(self, whole: str | None) -> None:
+    @property
+    def _whole_name(self) -> str:
+        return f"whole{parts.WRITTEN[self._format]}"
+
+    def _deliver_rejects(self, name: str | None) -> None:
         """All parts' rejects as one file, and the result itself, into their places."""
         texts = [
             self._place.read(each.rejects) or b""
@@ -370,7 +399,7 @@ class Run:
         ]
         if texts:
             self._place.write(REJECTS, b"".join(texts))
-        self._place.deliver(whole, REJECTS if texts else None)
+        self._place.deliver(name, REJECTS if texts else None)
 
 
 _FLAGS = {"batch": "batch", "part": "part-rows"}

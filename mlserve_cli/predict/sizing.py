@@ -29,7 +29,10 @@ LONGEST_BATCH_S = 0.25
 """A model that takes longer for a batch gains nothing from larger ones."""
 
 BUDGET_S = 0.5
-"""For the measurement of all sizes."""
+"""For the measurement of all sizes, at most: meanwhile the other cores have nothing to do."""
+
+ENOUGH_RUNS, ENOUGH_S = 5, 0.02
+"""Of one size, both: their median is then as good as that of the whole budget."""
 
 BLOCK_ROWS = 4096
 """Rows that are read and prepared at once, where their tensors are small."""
@@ -93,10 +96,15 @@ def _measured(package: Package, threads: int) -> int:
             measuring.run_golden(engine, manifest, tensors)  # a first visit is slower
             times: list[float] = []
             began = time.perf_counter()
-            while not times or time.perf_counter() - began < BUDGET_S / len(SIZES):
+            while True:
                 before = time.perf_counter()
                 engine.run(tensors)
                 times.append(time.perf_counter() - before)
+                spent = time.perf_counter() - began
+                if spent > BUDGET_S / len(SIZES):
+                    break
+                if len(times) >= ENOUGH_RUNS and spent > ENOUGH_S:
+                    break
             speeds[size] = size / float(np.median(times))
             if size / speeds[size] > LONGEST_BATCH_S:
                 break

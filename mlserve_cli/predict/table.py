@@ -52,13 +52,21 @@ class Columns:
         self._fills = self._find_fills(declared)
         self._float_columns = self._check_types(types)
         self._pa = pa
+        # What the types tell is found once: asking a block again costs as much as its conversion.
+        self._coded = any(pa.types.is_dictionary(field.type) for field in schema)
+        self._uniform = {
+            spec.name: columns
+            for spec, names in self._fills or ()
+            if (columns := self._one_type(types, spec, names))
+        }
 
     def prepare(self, batch: pa.RecordBatch) -> Prepared:
         """Rows of that schema → the model's inputs."""
-        batch = _decoded(batch)
+        if self._coded:
+            batch = _decoded(batch)
         count = batch.num_rows
         try:
-            prepared = Prepared([self._tensors(batch)], list(range(count)))
+            prepared = Prepared([self._tensors(batch)], range(count))
         except (_Unusual, FloatingPointError, self._pa.ArrowException):
             prepared = self._row_by_row(batch)
         if self._plan.keep:
@@ -145,9 +153,13 @@ class Columns:
         first = batch.column(columns[0][0])
         if _is_list(first.type):
             return self._nested(first, spec)
-        if len(columns) > 1 and spec.datatype != "BYTES":
-            whole = self._at_once(batch, spec, columns)
-            if whole is not None:
+        if spec.name in self._uniform:
+            try:
+                matrix = batch.select(self._uniform[spec.name]).to_tensor(row_major=True)
+            except self._pa.ArrowException:
+                pass  # there are holes in it
+            else:
+                whole: Array = matrix.to_numpy()
                 return whole
         out = np.empty((batch.num_rows, len(columns)), spec.dtype)
         for place, (name, declared) in enumerate(columns):
@@ -158,25 +170,21 @@ class Columns:
                 _fill(out[:, place], column, declared, self._pa)
         return out.reshape(-1) if len(spec.shape) == 1 else out
 
-    def _at_once(
-        self, batch: pa.RecordBatch, spec: TensorSpec, columns: Sequence[tuple[str, Column | None]]
-    ) -> Array | None:
-        """A matrix whose columns all have its own type and no holes: by Arrow, in one call."""
+    def _one_type(
+        self,
+        types: Mapping[str, pa.DataType],
+        spec: TensorSpec,
+        columns: Sequence[tuple[str, Column | None]],
+    ) -> list[str]:
+        """The columns of a matrix that all have its own type, which Arrow converts in one call;
+        none where there are others."""
+        if len(columns) < 2 or spec.datatype in ("BYTES", "BOOL"):  # truth values are bits there
+            return []
         if any(column is not None and column.type == "integer" for _, column in columns):
-            return None  # its floats have to be looked at
+            return []  # its floats have to be looked at
         wanted = self._pa.from_numpy_dtype(spec.dtype)
         names = [name for name, _ in columns]
-        if batch.schema.names != names:
-            batch = batch.select(names)
-        if any(kind != wanted for kind in batch.schema.types):
-            return None
-        if any(column.null_count for column in batch.columns):
-            return None
-        try:
-            whole: Array = batch.to_tensor(row_major=True).to_numpy()
-        except self._pa.ArrowException:  # truth values are bits there
-            return None
-        return whole
+        return names if all(types[name] == wanted for name in names) else []
 
     def _nested(self, column: pa.Array, spec: TensorSpec) -> Array:
         """Lists of one length each → an array; lists in lists are its further dimensions."""

@@ -164,7 +164,7 @@ def test_nested_and_bare_answers_become_flat_columns(iris_package):
 
 
 def test_npz_keeps_text_without_pickling_it_and_refuses_other_shapes(iris_package, tmp_path):
-    from mlserve_cli.predict import parts
+    from mlserve_cli.predict import parts, whole
 
     made = answers.NpzAnswers(iris_package().manifest, None)
     raw = np.array([b"a", "ü".encode()], dtype=object)
@@ -175,7 +175,7 @@ def test_npz_keeps_text_without_pickling_it_and_refuses_other_shapes(iris_packag
             part.write(made.piece([{"label": array, "size": np.array(3)}], {}))
             part.finish()
     with (tmp_path / "all.npz").open("wb") as file:
-        parts.assemble("npz", paths, file, None)
+        whole.assemble_npz(paths, file)
     with np.load(tmp_path / "all.npz", allow_pickle=False) as found:
         assert found["label"].tolist() == ["a", "ü", "longer"]
         assert found["size"] == 3
