@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import DataError, first_line
-from mlserve_cli.predict import table
-from mlserve_cli.predict.blocks import Block, Plan, Prepared
-from mlserve_cli.predict.inputs import Inputs
+from mlserve_cli.predict.blocks import Block
+from mlserve_cli.predict.columnar import ColumnarReader
 from mlserve_cli.predict.job import Position
 
 if TYPE_CHECKING:
@@ -18,14 +17,8 @@ if TYPE_CHECKING:
 _FILE_MAGIC = b"ARROW1"
 
 
-class ArrowReader:
+class ArrowReader(ColumnarReader):
     """Blocks never cross record batches, so that they are the same wherever the reading begins."""
-
-    def __init__(self, inputs: Inputs, plan: Plan) -> None:
-        table.require()
-        self._files = inputs.files
-        self._plan = plan
-        self._columns: dict[Any, table.Columns] = {}
 
     def total(self) -> int | None:
         """A stream does not say, and a file only at the head of each batch."""
@@ -72,18 +65,3 @@ class ArrowReader:
             else:
                 with pa.ipc.open_stream(source) as stream:
                     yield from stream
-
-    def _columns_of(self, schema: pa.Schema, name: str) -> table.Columns:
-        key = schema.remove_metadata().to_string()
-        if key not in self._columns:
-            self._columns[key] = table.Columns(schema, self._plan, where=f"'{name}'")
-        return self._columns[key]
-
-    def prepare(self, block: Block) -> Prepared:
-        """Columns → tensors."""
-        columns, batch = block.content
-        prepared: Prepared = columns.prepare(batch)
-        return prepared
-
-    def close(self) -> None:
-        """Files are closed as they end."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import DataError, first_line
 from mlserve_cli.predict import table
-from mlserve_cli.predict.blocks import Block, Plan, Prepared
-from mlserve_cli.predict.inputs import Inputs
+from mlserve_cli.predict.blocks import Block
+from mlserve_cli.predict.columnar import ColumnarReader
 from mlserve_cli.predict.job import Position
 from mlserve_cli.predict.location import Location
 
@@ -26,14 +26,8 @@ MOST_FOOTERS = 200
 """Files of which the number of rows is looked up before the first is read."""
 
 
-class ParquetReader:
+class ParquetReader(ColumnarReader):
     """Blocks never cross row groups, so that they are the same wherever the reading begins."""
-
-    def __init__(self, inputs: Inputs, plan: Plan) -> None:
-        table.require()
-        self._files = inputs.files
-        self._plan = plan
-        self._columns: dict[Any, table.Columns] = {}
 
     def total(self) -> int | None:
         """From the footers, where they are not too many."""
@@ -85,21 +79,6 @@ class ParquetReader:
                     row += batch.num_rows
             if row != end:
                 raise ValueError(f"row group {group} has {row - end + size} rows and says {size}")
-
-    def _columns_of(self, schema: pa.Schema, name: str) -> table.Columns:
-        key = schema.remove_metadata().to_string()
-        if key not in self._columns:
-            self._columns[key] = table.Columns(schema, self._plan, where=f"'{name}'")
-        return self._columns[key]
-
-    def prepare(self, block: Block) -> Prepared:
-        """Columns → tensors."""
-        columns, batch = block.content
-        prepared: Prepared = columns.prepare(batch)
-        return prepared
-
-    def close(self) -> None:
-        """Files are closed as they end."""
 
 
 def _opened(file: Location) -> pq.ParquetFile:
