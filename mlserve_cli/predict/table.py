@@ -65,9 +65,10 @@ class Columns:
         if self._coded:
             batch = _decoded(batch)
         count = batch.num_rows
-        try:
-            prepared = Prepared([self._tensors(batch)], range(count))
-        except (_Unusual, FloatingPointError, self._pa.ArrowException):
+        tensors = self.tensors(batch)
+        if tensors is not None:
+            prepared = Prepared([tensors], range(count))
+        else:
             prepared = self._row_by_row(batch)
         if self._plan.keep:
             everything = len(prepared.rows) == count
@@ -138,13 +139,22 @@ class Columns:
                     floats.add(source)
         return frozenset(floats)
 
-    def _tensors(self, batch: pa.RecordBatch) -> Tensors:
+    @property
+    def at_once(self) -> bool:
+        """Whether blocks can be converted as a whole at all."""
+        return self._fills is not None
+
+    def tensors(self, batch: pa.RecordBatch) -> Tensors | None:
+        """All rows at once; None where they have to be looked at one by one."""
         if self._fills is None:
-            raise _Unusual
+            return None
         found: Tensors = {}
-        with np.errstate(over="raise", invalid="ignore"):
-            for spec, columns in self._fills:
-                found[spec.name] = self._tensor(batch, spec, columns)
+        try:
+            with np.errstate(over="raise", invalid="ignore"):
+                for spec, columns in self._fills:
+                    found[spec.name] = self._tensor(batch, spec, columns)
+        except (_Unusual, FloatingPointError, self._pa.ArrowException):
+            return None
         return found
 
     def _tensor(
