@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mlserve_cli.bench.leash import Leash
 from mlserve_cli.bench.lineup import Entry
 from mlserve_cli.bench.subject import Precision, Setting, opened
 
@@ -73,14 +74,21 @@ def footprint(entry: Entry, batch_sizes: Sequence[int]) -> Footprint | None:
         batch_sizes=tuple(sorted(batch_sizes)),
     )
     try:
-        done = subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", __spec__.name],
-            input=msgspec.json.encode(wish),
-            capture_output=True,
-            timeout=_PATIENCE_S,
-            check=True,
-        )
-        return msgspec.json.decode(done.stdout.rpartition(b"\n")[2], type=Footprint)
+        with (
+            Leash() as leash,
+            leash.start(
+                __spec__.name,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            ) as process,
+        ):
+            try:
+                told, _ = process.communicate(msgspec.json.encode(wish), timeout=_PATIENCE_S)
+            except BaseException:
+                process.kill()
+                raise
+        return msgspec.json.decode(told.rpartition(b"\n")[2], type=Footprint)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return None
 

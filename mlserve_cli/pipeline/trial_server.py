@@ -1,6 +1,7 @@
 """A server of one package in a process of its own, run with given settings and asked by a load.
 
-It is `mlserve up PKG --config FILE`, exactly what the numbers are meant for.
+It is `mlserve up PKG --config FILE`, exactly what the numbers are meant for, and
+ends with this process, however that ends.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mlserve_cli.bench.leash import Leash
 from mlserve_cli.bench.live import place, wire
 from mlserve_cli.bench.live.place import Place
 from mlserve_cli.bench.live.served import Served, Signature
@@ -72,6 +73,7 @@ class TrialServer:
         self._package, self._settings, self._rows = package, settings, rows
         self._patience_s = patience_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._leash: Leash | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._place: Place | None = None
         self.sizing = Sizing()
@@ -160,11 +162,13 @@ class TrialServer:
     def _start(self, folder: Path) -> None:
         file, log = folder / FILE, folder / "log"
         file.write_text(to_toml(self._settings), encoding="utf-8")
-        command = [sys.executable, "-m", "mlserve_cli", "up", str(self._package.path)]
-        command += ["--config", str(file), "--host", "127.0.0.1", "--port", "0", "--json"]
+        arguments = ["up", str(self._package.path), "--config", str(file)]
+        arguments += ["--host", "127.0.0.1", "--port", "0", "--json"]
         with log.open("w", encoding="utf-8") as words:
-            self._process = subprocess.Popen(  # noqa: S603 - this very command
-                command,
+            self._leash = Leash()
+            self._process = self._leash.start(
+                "mlserve_cli",
+                arguments,
                 stdout=subprocess.PIPE,
                 stderr=words,
                 stdin=subprocess.DEVNULL,
@@ -215,6 +219,8 @@ class TrialServer:
                     process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        if self._leash is not None:
+            self._leash.close()
         if self._folder is not None:
             self._folder.cleanup()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mlserve_cli.bench.leash import Leash
 from mlserve_cli.bench.lineup import Entry
 from mlserve_cli.bench.live import checking, measuring
 from mlserve_cli.bench.live.report import Subject
@@ -211,13 +211,16 @@ def _run(
     mode = "accuracy" if plan.accuracy else f"at least {plan.seconds:g} s"
     progress.stage(f"LoadGen asks {label}: {plan.scenario}, {mode}")
     surroundings = Surroundings(detect())
-    with subprocess.Popen(
-        [sys.executable, "-m", "mlserve_cli.bench.mlperf.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is ours, and ends it
-    ) as process:
+    with (
+        Leash() as leash,
+        leash.start(
+            "mlserve_cli.bench.mlperf.child",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours, and ends it
+        ) as process,
+    ):
         try:
             told, said = process.communicate(msgspec.msgpack.encode(task))
         except BaseException:
