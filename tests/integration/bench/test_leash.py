@@ -26,15 +26,15 @@ def children(pid):
         return {}
 
 
-def started(process, word):
-    """The processes that one has started, once one of them has that word in its command."""
+def started(process, words):
+    """The processes that one has started, once there is one with each of the words."""
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         found = children(process.pid)
-        if any(word in line for line in found.values()):
+        if all(any(word in line for line in found.values()) for word in words):
             return found
         time.sleep(0.01)
-    raise AssertionError(f"nothing with {word} was started: {process.communicate()}")
+    raise AssertionError(f"nothing with {words} was started: {process.communicate()}")
 
 
 def ended(watched, *, within_s):
@@ -44,16 +44,19 @@ def ended(watched, *, within_s):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("arguments", "words"),
     [
-        (("plan", "--rate", "50", "--p99-ms", "2000", "--seconds", "30"), b"up"),
+        (
+            ("plan", "--rate", "50", "--p99-ms", "2000", "--seconds", "30"),
+            [b"up", b"mlserve_cli.bench.load.worker"],  # the server is ready, and under load
+        ),
         (
             ("bench", "--scenario", "single-stream", "--seconds", "60"),
-            b"mlserve_cli.bench.mlperf.child",
+            [b"mlserve_cli.bench.mlperf.child"],
         ),
     ],
 )
-def test_a_command_that_is_killed_leaves_nothing_running(iris_package, tmp_path, arguments, word):
+def test_a_command_that_is_killed_leaves_nothing_running(iris_package, tmp_path, arguments, words):
     if arguments[0] == "bench":
         pytest.importorskip("mlperf_loadgen")
     name, *options = arguments
@@ -65,7 +68,7 @@ def test_a_command_that_is_killed_leaves_nothing_running(iris_package, tmp_path,
     )
     watched = []
     try:
-        watched += [os.pidfd_open(pid) for pid in started(process, word)]
+        watched += [os.pidfd_open(pid) for pid in started(process, words)]
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
         assert ended(watched, within_s=20)
