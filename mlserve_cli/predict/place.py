@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mlserve_cli.errors import DataError, MlserveError, first_line
-from mlserve_cli.predict import location
+from mlserve_cli.predict import claim, location
+from mlserve_cli.predict.claim import Claim
 from mlserve_cli.predict.job import MANIFEST
 
 TEMPORARY = ".tmp"
@@ -33,8 +34,11 @@ class Place(Protocol):
         """Whether something stands where the result will be; a folder's unfinished job, too."""
         ...
 
-    def begin(self) -> None:
-        """Make room for the parts, and keep other processes from it. Raises `DataError`."""
+    def begin(self, *, resume: bool = False, force: bool = False) -> None:
+        """Make room for the parts, and keep other processes from it. Raises `DataError`.
+
+        resume, force: what was asked for, which decides whose place may be taken over.
+        """
         ...
 
     def clear(self) -> None:
@@ -129,8 +133,8 @@ class LocalPlace:
             )
         return self._final.exists()
 
-    def begin(self) -> None:
-        """Make the folder of the parts, and keep others from it.
+    def begin(self, *, resume: bool = False, force: bool = False) -> None:
+        """Make the folder of the parts, and keep others from it; the dead hold no lock.
 
         Raises `DataError` for a device or a pipe: a file would be put in its place, and /dev/null
         be gone.
@@ -256,24 +260,43 @@ class RemotePlace:
         parent, _, name = self._final.rpartition("/")
         self._state = self._final if folder else f"{parent}/.{name}.parts"
         self._drafts = Path(tempfile.mkdtemp(prefix="mlserve-predict-"))
+        self._claim: Claim | None = None
 
     def is_taken(self) -> bool:
         """Whether anything lies there."""
         with self._reaching():
             if self.folder:
-                return bool(self._system.find(self._final))
+                held = self._system.find(self._final)
+                return any(not path.endswith(f"/{claim.NAME}") for path in held)
             return bool(self._system.isfile(self._final))
 
-    def begin(self) -> None:
-        """Nothing has to be made: folders are parts of names."""
+    def begin(self, *, resume: bool = False, force: bool = False) -> None:
+        """Claim the place; folders are parts of names, and have to be made on few systems."""
+        if self._claim is not None:
+            return
         with self._reaching(), contextlib.suppress(NotImplementedError):
             self._system.makedirs(self._state, exist_ok=True)
+        before = claim.read(self.read(claim.NAME))
+        if before is not None and not before.yields(resume=resume, force=force):
+            raise before.refusal(self.target)
+        self._claim = Claim.mine()
+        self.write(claim.NAME, self._claim.to_json())
+        self._check_claim()
+
+    def _check_claim(self) -> None:
+        """Raises `DataError` where another process has taken the place over."""
+        now = claim.read(self.read(claim.NAME))
+        if self._claim is not None and now is not None and now.id != self._claim.id:
+            self._claim = None
+            raise now.refusal(self.target)
 
     def clear(self) -> None:
         """Remove the parts."""
         self.remove(MANIFEST)
         with self._reaching():
             self._remove_ours()
+        if self._claim is not None:
+            self.write(claim.NAME, self._claim.to_json())
 
     def read(self, name: str) -> bytes | None:
         """The content of an object."""
@@ -295,6 +318,7 @@ class RemotePlace:
 
     def publish(self, name: str) -> None:
         """Upload."""
+        self._check_claim()
         with self._reaching():
             self._system.put_file(str(self.draft(name)), f"{self._state}/{name}")
             self.draft(name).unlink()
@@ -317,6 +341,7 @@ class RemotePlace:
 
     def deliver(self, name: str | None, rejects: str | None) -> None:
         """Copy within the store, then remove the parts."""
+        self._check_claim()
         with self._reaching():
             if rejects is not None:
                 self._system.copy(f"{self._state}/{rejects}", self._path_of_rejects())
@@ -326,6 +351,7 @@ class RemotePlace:
             if name is not None:
                 self._system.copy(f"{self._state}/{name}", self._final)
         if not self.folder:
+            self._claim = None  # it goes with the parts
             self.clear()
 
     def rejects(self) -> str:
@@ -337,6 +363,7 @@ class RemotePlace:
 
     def abandon(self) -> None:
         """Remove what was uploaded."""
+        self._claim = None
         with contextlib.suppress(Exception):
             self._remove_ours()
 
@@ -352,7 +379,11 @@ class RemotePlace:
                 self._system.rm_file(path)
 
     def close(self) -> None:
-        """Remove the drafts."""
+        """Remove the drafts, and the claim."""
+        if self._claim is not None:
+            with contextlib.suppress(DataError):
+                self._check_claim()
+                self.remove(claim.NAME)
         shutil.rmtree(self._drafts, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -368,7 +399,9 @@ class RemotePlace:
             ) from error
 
 
-_OURS = re.compile(r"part-\d{5,}\.[a-z]+|whole\.[a-z]+|_manifest\.json|_.*rejects\.jsonl|_.*\.tmp")
+_OURS = re.compile(
+    r"part-\d{5,}\.[a-z]+|whole\.[a-z]+|_manifest\.json|_.*rejects\.jsonl|_claim\.json|_.*\.tmp"
+)
 
 
 def _is_ours(name: str) -> bool:

@@ -67,7 +67,7 @@ class Run:
         )
         wanted = self._wanted(chosen, before)
         if before is None:
-            self._place.begin()
+            self._place.begin(resume=self._choices.resume, force=self._choices.overwrite)
             self._place.clear()
             self._job = wanted
         else:
@@ -112,7 +112,7 @@ class Run:
                     )
             return None
         if choices.resume:
-            self._place.begin()
+            self._place.begin(resume=True)
             return job.read(text, target)
         if choices.overwrite:
             return None
@@ -121,6 +121,7 @@ class Run:
             raise DataError(
                 f"'{target}' exists already.", hint="choose another name, or add --force"
             )
+        self._place.begin()  # it may not be interrupted at all
         raise DataError(
             f"a job that was interrupted left {len(before.parts)} whole parts of '{target}', "
             f"{before.rows:,} rows.",

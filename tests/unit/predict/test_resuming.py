@@ -2,14 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 
+import msgspec
 import numpy as np
 import pytest
 
 from mlserve_cli.errors import DataError
 from mlserve_cli.package.progress import Silent
+from mlserve_cli.predict.claim import Claim
 from mlserve_cli.predict.location import file_system
-from mlserve_cli.predict.place import LocalPlace
+from mlserve_cli.predict.place import LocalPlace, RemotePlace
 from mlserve_cli.predict.prediction import Choices, predict
 from tests.row_files import write
 
@@ -301,6 +305,81 @@ def test_urls_are_read_and_written_and_gone_on_with(
         assert system.cat_file(f"{path}.rejects.jsonl") == rejects
     finally:
         system.rm("/jobs", recursive=True)
+
+
+@pytest.fixture
+def remote(rows):
+    """A store in memory with the rows; its file system."""
+    system, _ = file_system("memory://jobs")
+    system.pipe_file("/jobs/in/rows.csv", rows.read_bytes())
+    yield system
+    system.rm("/jobs", recursive=True)
+
+
+def go_remote(package, target, **choices):
+    return predict(
+        package,
+        ["memory://jobs/in"],
+        f"memory://jobs/{target}",
+        choices=Choices(batch=4, part=13, **choices),
+        progress=Silent(),
+    )
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out"])
+@pytest.mark.parametrize("more", [{}, {"resume": True}])
+def test_two_processes_do_not_write_one_url(iris_package, remote, target, more):
+    first = RemotePlace(f"memory://jobs/{target}", folder=target == "out")
+    first.begin()
+    package = iris_package()
+    with pytest.raises(DataError, match=rf"process {os.getpid()} on .* writes 'memory://") as error:
+        go_remote(package, target, **more)
+    assert "if it is gone, --resume goes on" in error.value.hint
+    first.close()
+    assert go_remote(package, target, **more).rows == 147
+    assert not [name for name in remote.find("/jobs") if "claim" in name]
+
+
+def test_the_claim_of_a_process_that_is_gone_or_elsewhere_is_taken_over(
+    iris_package, remote, monkeypatch
+):
+    package = iris_package()
+    interrupt_after(monkeypatch, parts=3)
+    with pytest.raises(KeyboardInterrupt):
+        go_remote(package, "out.csv")
+    monkeypatch.undo()
+    path = "/jobs/.out.csv.parts/_claim.json"
+    assert not remote.exists(path)  # who can still tidy up does
+    elsewhere = Claim(id="1", host="elsewhere", pid=1, since="yesterday")
+    remote.pipe_file(path, elsewhere.to_json())
+    with pytest.raises(DataError, match=r"process 1 on elsewhere writes .* since yesterday"):
+        go_remote(package, "out.csv")
+    assert go_remote(package, "out.csv", resume=True).resumed == 47
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    gone = msgspec.structs.replace(Claim.mine(), id="2", pid=dead.pid)
+    remote.pipe_file("/jobs/.new.csv.parts/_claim.json", gone.to_json())
+    assert go_remote(package, "new.csv").rows == 147
+    remote.pipe_file("/jobs/.other.csv.parts/_claim.json", Claim.mine().to_json())
+    assert go_remote(package, "other.csv", overwrite=True).rows == 147
+
+
+def test_who_was_taken_over_from_ends_before_its_next_part(iris_package, remote, monkeypatch):
+    from mlserve_cli.predict.run import Run
+
+    write = Run._write_part
+    other = Claim(id="1", host="elsewhere", pid=1, since="now")
+
+    def robbed(self, *given):
+        if len(self._job.parts) == 3:
+            remote.pipe_file("/jobs/out/_claim.json", other.to_json())
+        return write(self, *given)
+
+    monkeypatch.setattr(Run, "_write_part", robbed)
+    with pytest.raises(DataError, match="process 1 on elsewhere writes"):
+        go_remote(iris_package(), "out")
+    assert len(remote.glob("/jobs/out/part-*")) <= 3
+    assert remote.cat_file("/jobs/out/_claim.json") == other.to_json()
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl", "json", "npz", "npy", "function"])
