@@ -23,6 +23,7 @@ from mlserve_cli.runtime.errors import (
     PackageError,
     SettingsError,
     StartupError,
+    without_secrets,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "exit_code",
     "first_line",
     "needs_extra",
+    "without_secrets",
 ]
 
 

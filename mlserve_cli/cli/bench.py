@@ -111,6 +111,7 @@ def command(
             data=data,
             package=package,
             concurrency=concurrency,
+            timeout_s=timeout,
             seed=seed,
             key=key,
             ca=ca,

@@ -99,7 +99,11 @@ P99 = Annotated[
 Timeout = Annotated[
     float,
     typer.Option(
-        "--timeout", min=0.01, metavar="S", help="Give up on a request.", rich_help_panel=_PANEL
+        "--timeout",
+        min=0.01,
+        metavar="S",
+        help="Give up on a request, and on finding out what a server is (1 s at least).",
+        rich_help_panel=_PANEL,
     ),
 ]
 Processes = Annotated[
@@ -237,7 +241,9 @@ def run(
             hint="the table tells what came instead; the server's log should say why",
         )
     if not wish.find_rate and options.rate is None:
-        console.next_command(f"mlserve bench {urls[0]} --find-rate --p99-ms 20")
+        console.next_command(
+            f"mlserve bench {report.subjects[0].place.url} --find-rate --p99-ms 20"
+        )
 
 
 def loads(

@@ -171,9 +171,12 @@ def _mapping(given: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _document(sources: list[str], target: str, report: Any) -> dict[str, Any]:
+    from mlserve_cli.errors import without_secrets
+
+    shown = list(map(without_secrets, sources))
     return {
-        "input": sources[0] if len(sources) == 1 else sources,
-        "output": target,
+        "input": shown[0] if len(shown) == 1 else shown,
+        "output": without_secrets(target),
         "rows": report.rows,
         "resumed_rows": report.resumed,
         "rejected": report.rejected,

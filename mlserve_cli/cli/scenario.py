@@ -67,6 +67,7 @@ class Options:
     data: str | None
     package: Path | None
     concurrency: str | None
+    timeout_s: float
     seed: int
     key: str | None
     ca: Path | None
@@ -148,7 +149,7 @@ def _servers(
         find_rate=False,
         p99_ms=None,
         seconds=None,
-        timeout_s=30.0,
+        timeout_s=options.timeout_s,
         processes=1,
         seed=options.seed,
     )

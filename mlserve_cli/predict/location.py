@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlserve_cli.errors import DataError, first_line, needs_extra
+from mlserve_cli.errors import DataError, first_line, needs_extra, without_secrets
 
 REMOTE_BLOCK_BYTES = 8 << 20
 """What is fetched at once of a remote file that is read from its beginning to its end."""
@@ -22,20 +22,22 @@ with botocore's own five attempts a store that is silent would hold a job up for
 class Location:
     """One file.
 
-    name: as it was found, and as errors and rejects call it. size: in bytes. stamp: changes with
-    the content: the time of the last change, or a store's ETag. label: what tells it from its
-    neighbours, the path below the folder that was named.
+    name: as it was found, and as errors and rejects call it, without the secrets of a URL. size: in
+    bytes. stamp: changes with the content: the time of the last change, or a store's ETag. label:
+    what tells it from its neighbours, the path below the folder that was named. url: where a remote
+    one is read.
     """
 
     name: str
     size: int
     stamp: str
     label: str
+    url: str | None = field(default=None, repr=False)
 
     @property
     def is_remote(self) -> bool:
         """Whether it lies behind a URL."""
-        return is_url(self.name)
+        return self.url is not None
 
     @property
     def suffix(self) -> str:
@@ -46,8 +48,8 @@ class Location:
     def open(self) -> BinaryIO:
         """The bytes, from the beginning. Raises `DataError`."""
         try:
-            if self.is_remote:
-                system, path = file_system(self.name)
+            if self.url is not None:
+                system, path = file_system(self.url)
                 file = system.open(path, "rb", block_size=REMOTE_BLOCK_BYTES)
             else:
                 file = Path(self.name).open("rb")  # noqa: SIM115 - the caller closes it
@@ -63,8 +65,8 @@ class Location:
     def read(self) -> bytes:
         """All the bytes. Raises `DataError`."""
         try:
-            if self.is_remote:
-                system, path = file_system(self.name)
+            if self.url is not None:
+                system, path = file_system(self.url)
                 content: bytes = system.cat_file(path)
                 return content
             return Path(self.name).read_bytes()
@@ -125,7 +127,9 @@ def of_info(url: str, info: dict[str, Any], label: str | None = None) -> Locatio
     """The file that a remote file system's `info` describes."""
     marks = ("ETag", "etag", "version_id", "md5", "LastModified", "mtime", "created")
     stamp = next((str(info[mark]) for mark in marks if info.get(mark)), "")
-    return Location(url, int(info.get("size") or 0), stamp, label or url.rpartition("/")[2])
+    name = without_secrets(url)
+    size = int(info.get("size") or 0)
+    return Location(name, size, stamp, label or name.rpartition("/")[2], url)
 
 
 def unreadable(name: str, error: Exception) -> DataError:

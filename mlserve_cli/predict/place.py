@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from mlserve_cli.errors import DataError, MlserveError, first_line
+from mlserve_cli.errors import DataError, MlserveError, first_line, without_secrets
 from mlserve_cli.predict import claim, location
 from mlserve_cli.predict.claim import Claim
 from mlserve_cli.predict.job import MANIFEST
@@ -76,6 +76,10 @@ class Place(Protocol):
 
     def rejects(self) -> str:
         """What the file of rejects is called."""
+        ...
+
+    def rejected(self) -> int:
+        """The lines that it has, 0 where there is none."""
         ...
 
     def abandon(self) -> None:
@@ -231,6 +235,14 @@ class LocalPlace:
         """A path."""
         return str(self._rejects)
 
+    def rejected(self) -> int:
+        """Of the file beside the output."""
+        try:
+            with self._rejects.open("rb") as file:
+                return sum(1 for _ in file)
+        except OSError:
+            return 0
+
     def abandon(self) -> None:
         """Remove the parts, and their folder unless it was there before."""
         with contextlib.suppress(OSError, DataError):
@@ -253,7 +265,7 @@ class RemotePlace:
     """
 
     def __init__(self, target: str, *, folder: bool) -> None:
-        self.target = target
+        self.target = without_secrets(target)
         self.folder = folder
         self._system, path = location.file_system(target)
         self._final = path.rstrip("/")
@@ -357,6 +369,15 @@ class RemotePlace:
     def rejects(self) -> str:
         """A URL."""
         return f"{self.target.rstrip('/')}.rejects.jsonl"
+
+    def rejected(self) -> int:
+        """Of the object beside the output."""
+        with self._reaching():
+            try:
+                with self._system.open(self._path_of_rejects(), "rb") as file:
+                    return sum(1 for _ in file)
+            except FileNotFoundError:
+                return 0
 
     def _path_of_rejects(self) -> str:
         return f"{self._final}.rejects.jsonl"

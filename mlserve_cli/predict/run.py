@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from mlserve_cli.errors import DataError
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
-from mlserve_cli.predict import answers, blocks, job, location, parts, place, sizing, whole
+from mlserve_cli.predict import answers, blocks, job, parts, place, sizing, whole
 from mlserve_cli.predict.answering import Done, answering, free, record, strict_error
 from mlserve_cli.predict.blocks import Plan
 from mlserve_cli.predict.choices import Choices, Report
@@ -140,9 +139,7 @@ class Run:
     def _report_of_result(self) -> Report:
         rejects = self._place.rejects()
         self._progress.say(f"'{self._place.target}' is whole already: no job is left to go on with")
-        rejected = 0
-        with contextlib.suppress(DataError), _reading(rejects) as file:
-            rejected = sum(1 for _ in file)
+        rejected = self._place.rejected()
         return Report(
             rows=0,
             rejected=rejected,
@@ -409,19 +406,3 @@ _FLAGS = {"batch": "batch", "part": "part-rows"}
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[Any]:
-    if location.is_url(name):
-        system, path = location.file_system(name)
-        if not system.exists(path):
-            raise DataError(f"'{name}' does not exist.")
-        with system.open(path, "rb") as file:
-            yield file
-        return
-    try:
-        with Path(name).open("rb") as file:
-            yield file
-    except OSError as error:
-        raise DataError(f"'{name}' cannot be read.") from error

@@ -24,14 +24,33 @@ Anything else that escapes is a bug: the client gets a bare 500 with an id, the 
 
 from __future__ import annotations
 
+import re
+
+_SECRETS = re.compile(
+    r"(?<=://)[^/?#\s'\"]*@"
+    r"|(?<=[?&])(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|Signature|sig|token"
+    r"|access_token|api_key|key|password|secret)=[^&#\s'\"]*",
+    re.IGNORECASE,
+)
+"""In URLs: user and password before the host (RFC 3986, section 3.2.1), and what signs a query."""
+
+
+def without_secrets(text: str) -> str:
+    """A URL, or text with URLs in it, as others may see it."""
+    if "://" not in text:
+        return text
+    return _SECRETS.sub(lambda found: f"{found['name']}=…" if found["name"] else "…@", text)
+
 
 class MlserveError(Exception):
-    """One sentence that names the thing, the value and what is allowed, and a hint."""
+    """One sentence that names the thing, the value and what is allowed, and a hint. What URLs in
+    them hold of secrets is left out."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else without_secrets(hint)
 
 
 class PackageError(MlserveError):

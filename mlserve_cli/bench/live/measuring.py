@@ -64,7 +64,7 @@ def aim(place: Place, served: Served, asked: Questions) -> Aim:
 
 def prepare(url: str, wish: Wish, *, key: str | None = None, ca: str | None = None) -> Subject:
     """Find out what a server serves, and try a few requests. Raises `MlserveError`."""
-    place = parse(url, key=key, ca=ca)
+    place = parse(url, key=key, ca=ca, patience_s=wish.timeout_s)
     served = discover(place, protocol=wish.protocol, model=wish.model)
     asked = questions.gather(
         place, served, batch=wish.batch, data=wish.data, package=wish.package, seed=wish.seed

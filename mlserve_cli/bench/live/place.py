@@ -8,19 +8,23 @@ import json
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from mlserve_cli.errors import MlserveError
+from mlserve_cli.errors import MlserveError, without_secrets
 
 SCHEMES = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
 """Scheme → the port where none is given."""
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 """For the whole answer to a plain question, however slowly its bytes come."""
+
+LEAST_PATIENCE_S = 1.0
+"""A limit of milliseconds is meant for a model's answers; of itself a server may tell slower."""
 
 _MOST_BYTES = 64 << 20
 """Of an answer; what tells what a server serves is far smaller."""
@@ -36,8 +40,9 @@ def is_url(text: str) -> bool:
 class Place:
     """Where a server is, and what it has to be told with each request.
 
-    path: what stands behind the host in the URL, without a slash at its end. key: an API key.
-    ca: a file of certificates to trust.
+    url: without user and password. path: what stands behind the host in it, without a slash at its
+    end. key: an API key. login: user and password, as basic authentication has them. ca: a file of
+    certificates to trust. patience_s: for an answer to a plain question.
     """
 
     url: str
@@ -46,8 +51,10 @@ class Place:
     path: str = ""
     grpc: bool = False
     tls: bool = False
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
+    login: str | None = field(default=None, repr=False)
     ca: str | None = None
+    patience_s: float = PATIENCE_S
 
     @property
     def headers(self) -> dict[str, str]:
@@ -56,6 +63,8 @@ class Place:
         headers = {"Host": f"{host}:{self.port}"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        elif self.login:
+            headers["Authorization"] = f"Basic {self.login}"
         return headers
 
     @property
@@ -74,34 +83,49 @@ class Place:
         return False
 
 
-def parse(url: str, *, key: str | None = None, ca: str | None = None) -> Place:
+def parse(
+    url: str, *, key: str | None = None, ca: str | None = None, patience_s: float = PATIENCE_S
+) -> Place:
     """The place that a URL names. Raises `MlserveError` where it names none."""
     example = "for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001"
+    # Of a URL that cannot be taken apart nobody knows where a password in it ends.
+    head, _, rest = url.partition("://")
+    shown = f"{head}://…@{rest.rpartition('@')[2]}" if "@" in rest else url
     try:
         parts = urlsplit(url)
         scheme, port = parts.scheme.lower(), parts.port
     except ValueError as error:
-        raise MlserveError(f"'{url}' is no server's URL: {error}.", hint=example) from error
+        why = f": {error}" if shown == url else ""
+        raise MlserveError(f"'{shown}' is no server's URL{why}.", hint=example) from None
     if scheme not in SCHEMES or not parts.hostname:
-        raise MlserveError(f"'{url}' is no server's URL.", hint=example)
+        raise MlserveError(f"'{shown}' is no server's URL.", hint=example)
     if key is not None and not (key.isascii() and key.isprintable()):
         raise MlserveError(
             "the API key holds what no header can: a line's end, or no ASCII.",
             hint="--key, or MLSERVE_KEY, with the key alone",
         )
     place = Place(
-        url=url,
+        url=without_secrets(url),
         host=parts.hostname,
         port=port or SCHEMES[scheme],
         path=parts.path.rstrip("/"),
         grpc=scheme.startswith("grpc"),
         tls=scheme in ("https", "grpcs"),
         key=key,
+        login=_login(parts.username, parts.password),
         ca=ca,
+        patience_s=max(patience_s, LEAST_PATIENCE_S),
     )
     if not _addresses(place.host, place.port):
         raise unreachable(place, "the host is not known")
     return place
+
+
+def _login(user: str | None, password: str | None) -> str | None:
+    """The credentials of RFC 7617."""
+    if user is None:
+        return None
+    return b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
 
 
 def _addresses(host: str, port: int) -> list[Any]:
@@ -163,13 +187,13 @@ def ask(
                 f"'{place.ca}' is no file of certificates: {error.strerror or error}."
             ) from error
         connection = http.client.HTTPSConnection(
-            place.host, place.port, timeout=_PATIENCE_S, context=context
+            place.host, place.port, timeout=place.patience_s, context=context
         )
     else:
-        connection = http.client.HTTPConnection(place.host, place.port, timeout=_PATIENCE_S)
+        connection = http.client.HTTPConnection(place.host, place.port, timeout=place.patience_s)
     try:
         connection.connect()
-        with _deadline(connection.sock):
+        with _deadline(connection.sock, place.patience_s):
             connection.request(method, path, body, {**place.headers, **(headers or {})})
             answer = connection.getresponse()
             found = {name.lower(): value for name, value in answer.getheaders()}
@@ -185,7 +209,7 @@ def ask(
     except ssl.SSLError as error:
         raise MlserveError(f"what answers at {place.url} speaks no TLS.", hint="http://") from error
     except TimeoutError as error:
-        raise unreachable(place, f"it has not answered within {_PATIENCE_S:g} s") from error
+        raise unreachable(place, f"it has not answered within {place.patience_s:g} s") from error
     except ConnectionRefusedError as error:
         raise unreachable(place, "nothing listens there") from error
     except (OSError, http.client.HTTPException) as error:
@@ -196,7 +220,7 @@ def ask(
 
 
 @contextmanager
-def _deadline(connected: socket.socket) -> Iterator[None]:
+def _deadline(connected: socket.socket, patience_s: float) -> Iterator[None]:
     """Cut the connection after the patience: a socket's own timeout begins anew at each byte."""
     late = threading.Event()
 
@@ -206,7 +230,7 @@ def _deadline(connected: socket.socket) -> Iterator[None]:
         with suppress(OSError):
             socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
-    timer = threading.Timer(_PATIENCE_S, cut)
+    timer = threading.Timer(patience_s, cut)
     timer.daemon = True
     timer.start()
     try:

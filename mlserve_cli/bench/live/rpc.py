@@ -16,8 +16,6 @@ from mlserve_cli.runtime.tensors import Tensors, datatype_of
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
-_PATIENCE_S = 30.0
-
 
 def discover(place: Place, model: str | None) -> Served:
     """The model and its signature. Raises `MlserveError`, as over HTTP."""
@@ -102,7 +100,7 @@ class _Call:
 
         try:
             return self._channel.unary_unary(path)(
-                body, timeout=_PATIENCE_S, metadata=metadata(self._place) or None
+                body, timeout=self._place.patience_s, metadata=metadata(self._place) or None
             )
         except grpc.RpcError as error:
             code, words = error.code(), (error.details() or "").rstrip(".")
@@ -127,7 +125,9 @@ class Refused(MlserveError):
 
 def metadata(place: Place) -> list[tuple[str, str]]:
     """Of each call."""
-    return [("authorization", f"Bearer {place.key}")] if place.key else []
+    if place.key:
+        return [("authorization", f"Bearer {place.key}")]
+    return [("authorization", f"Basic {place.login}")] if place.login else []
 
 
 @contextmanager

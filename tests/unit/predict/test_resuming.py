@@ -382,6 +382,43 @@ def test_who_was_taken_over_from_ends_before_its_next_part(iris_package, remote,
     assert remote.cat_file("/jobs/out/_claim.json") == other.to_json()
 
 
+def test_the_password_of_a_url_stands_in_no_file_and_no_message(iris_package, remote, rows):
+    remote.pipe_file("/ann:secret@jobs/rows.csv", rows.read_bytes())
+    said = []
+
+    class Told(Silent):
+        def say(self, text):
+            said.append(text)
+
+    def go(source, target, **choices):
+        return predict(
+            package, [f"memory://ann:secret@jobs/{source}"], f"memory://ann:secret@jobs/{target}",
+            choices=Choices(**choices), progress=Told(),
+        )  # fmt: skip
+
+    package = iris_package()
+    report = go("rows.csv", "out")
+    assert report.rejects == "memory://…@jobs/out.rejects.jsonl"
+    files = [
+        remote.cat_file(name) for name in remote.find("/ann:secret@jobs") if "rows" not in name
+    ]
+    assert len(files) == 3
+    assert all(b"secret" not in content for content in files)
+    assert (
+        "memory://…@jobs/rows.csv"
+        in remote.cat_file("/ann:secret@jobs/out/_manifest.json").decode()
+    )
+    go("rows.csv", "out.csv")
+    assert go("rows.csv", "out.csv", resume=True).rejected == 3
+    assert said
+    assert "secret" not in "".join(said)
+    for source, target in (("none.csv", "o.csv"), ("rows.csv", "out"), ("rows.csv", "o.xyz")):
+        with pytest.raises(DataError) as error:
+            go(source, target)
+        assert "secret" not in f"{error.value}{error.value.hint}"
+    remote.rm("/ann:secret@jobs", recursive=True)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl", "json", "npz", "npy", "function"])
 def test_every_kind_of_input_is_read_on_where_it_was_left(
     iris_package, iris, tmp_path, monkeypatch, kind

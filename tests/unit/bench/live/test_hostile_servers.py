@@ -1,12 +1,15 @@
 """What a server may do to the plain questions that come before a measurement."""
 
+import dataclasses
 import socket
 import threading
 import time
 
 import pytest
+from typer.testing import CliRunner
 
 from mlserve_cli.bench.live import place as places
+from mlserve_cli.cli.main import app
 from mlserve_cli.errors import MlserveError
 
 
@@ -49,10 +52,10 @@ def drip(head):
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\ncontent-length: 90000\r\n\r\n", b"HTTP/1.1 200 OK\r\nname: "]
 )
-def test_an_answer_that_drips_is_given_up_although_each_byte_is_in_time(server, monkeypatch, head):
-    monkeypatch.setattr(places, "_PATIENCE_S", 0.3)
+def test_an_answer_that_drips_is_given_up_although_each_byte_is_in_time(server, head):
+    place = dataclasses.replace(server(drip(head)), patience_s=0.3)
     with pytest.raises(MlserveError, match=r"not answered within 0\.3 s"):
-        places.ask(server(drip(head)), "GET", "/")
+        places.ask(place, "GET", "/")
 
 
 def test_an_answer_without_end_is_not_gathered_in_memory(server, monkeypatch):
@@ -82,3 +85,17 @@ def test_what_a_stranger_sends_reaches_the_terminal_without_control_characters(s
         places.ask(place, "GET", "/")
     assert caught.value.message.isprintable()
     assert places.Reply(500, {}, b'{"error": "\\u001b[2Jno"}').words == "[2Jno"
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_never_answers_is_given_up_after_the_timeout(scheme):
+    if scheme == "grpc":
+        pytest.importorskip("grpc")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+        url = f"{scheme}://ann:secret@127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        done = CliRunner().invoke(app, ["bench", url, "--timeout", "0.2"], standalone_mode=False)
+        assert 0.9 < time.monotonic() - begun < 15  # not the thirty seconds of a patient one
+    assert isinstance(done.exception, MlserveError)
+    assert "no server can be reached at" in done.exception.message
+    assert "secret" not in done.exception.message + done.output
