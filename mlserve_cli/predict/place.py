@@ -2,6 +2,7 @@
 
 answers/                 a folder that stays: part-00000.parquet …, _manifest.json
 answers.csv              one file; until it is whole, its parts lie in .answers.csv.parts/
+.answers.csv.job.json    of which job the file is: what a folder's manifest says
 answers.csv.rejects.jsonl, answers.rejects.jsonl    rows that got no answer, if there are any
 """
 
@@ -74,6 +75,14 @@ class Place(Protocol):
         nothing else; name is None for a folder, rejects where there are none."""
         ...
 
+    def remember(self, content: bytes) -> None:
+        """Keep beside a single file what job it is of; a folder has its manifest."""
+        ...
+
+    def recall(self) -> bytes | None:
+        """What was kept, None where nothing was."""
+        ...
+
     def rejects(self) -> str:
         """What the file of rejects is called."""
         ...
@@ -125,6 +134,7 @@ class LocalPlace:
         path = Path(target.rstrip("/")) if folder else Path(target)
         self._final = path
         self._rejects = path.parent / f"{path.name}.rejects.jsonl"
+        self._remembered = path.parent / f".{path.name}.job.json"
         self._state = path if folder else path.parent / f".{path.name}.parts"
         self._lock: int | None = None
         self._made = False
@@ -231,6 +241,20 @@ class LocalPlace:
             self.clear()
             self._state.rmdir()
 
+    def remember(self, content: bytes) -> None:
+        """In a hidden file, which readers of a folder pass over."""
+        with writing(self.target):
+            draft = self._remembered.with_name(f"{self._remembered.name}{TEMPORARY}")
+            draft.write_bytes(content)
+            draft.replace(self._remembered)
+
+    def recall(self) -> bytes | None:
+        """The content of that file."""
+        try:
+            return self._remembered.read_bytes()
+        except OSError:
+            return None
+
     def rejects(self) -> str:
         """A path."""
         return str(self._rejects)
@@ -271,6 +295,7 @@ class RemotePlace:
         self._final = path.rstrip("/")
         parent, _, name = self._final.rpartition("/")
         self._state = self._final if folder else f"{parent}/.{name}.parts"
+        self._remembered = f"{parent}/.{name}.job.json"
         self._drafts = Path(tempfile.mkdtemp(prefix="mlserve-predict-"))
         self._claim: Claim | None = None
 
@@ -365,6 +390,20 @@ class RemotePlace:
         if not self.folder:
             self._claim = None  # it goes with the parts
             self.clear()
+
+    def remember(self, content: bytes) -> None:
+        """In an object beside the output."""
+        with self._reaching():
+            self._system.pipe_file(self._remembered, content)
+
+    def recall(self) -> bytes | None:
+        """The content of that object."""
+        with self._reaching():
+            try:
+                content: bytes = self._system.cat_file(self._remembered)
+            except FileNotFoundError:
+                return None
+            return content
 
     def rejects(self) -> str:
         """A URL."""

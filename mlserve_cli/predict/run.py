@@ -58,12 +58,7 @@ class Run:
         if self._is_over():
             return self._report_of_result()
         before = self._unfinished()
-        chosen = sizing.choose(
-            self._package,
-            threads=before.threads if before else self._choices.threads,
-            batch=before.batch if before else self._choices.batch,
-            input_bytes=self._inputs.size_bytes,
-        )
+        chosen = self._chosen(before)
         wanted = self._wanted(chosen, before)
         if before is None:
             self._place.begin(resume=self._choices.resume, force=self._choices.overwrite)
@@ -137,15 +132,30 @@ class Run:
         )
 
     def _report_of_result(self) -> Report:
-        rejects = self._place.rejects()
+        """Of a file that is there. Raises `DataError` where it is known to be of another job."""
+        text = self._place.recall()
+        before = None if text is None else job.read(text, self._place.target)
+        if before is not None:
+            chosen = self._chosen(before)
+            job.check_same(before, self._wanted(chosen, before), self._place.target)
         self._progress.say(f"'{self._place.target}' is whole already: no job is left to go on with")
-        rejected = self._place.rejected()
+        rows = before.rows if before else 0
+        rejected = before.rejected if before else self._place.rejected()
         return Report(
-            rows=0,
+            rows=rows,
+            resumed=rows,
             rejected=rejected,
             seconds=time.monotonic() - self._start,
-            parts=0,
-            rejects=rejects if rejected else None,
+            parts=len(before.parts) if before else 0,
+            rejects=self._place.rejects() if rejected else None,
+        )
+
+    def _chosen(self, before: Job | None) -> Sizing:
+        return sizing.choose(
+            self._package,
+            threads=before.threads if before else self._choices.threads,
+            batch=before.batch if before else self._choices.batch,
+            input_bytes=self._inputs.size_bytes,
         )
 
     def _wanted(self, chosen: Sizing, before: Job | None) -> Job:
@@ -382,6 +392,7 @@ class Run:
                     paths = [stack.enter_context(self._place.local(name)) for name in written]
                     whole.assemble_npz(paths, file)
             self._place.publish(self._whole_name)
+        self._place.remember(msgspec.structs.replace(self._job, done=True).to_json())
         self._deliver_rejects(self._whole_name)
 
     @property

@@ -128,7 +128,35 @@ def test_what_was_interrupted_is_named_and_goes_on_only_if_asked(
     report = go(package, rows, out, folder=False, resume=True)
     assert (report.resumed, report.rows) == (47, 147)
     again = go(package, rows, out, folder=False, resume=True)  # nobody heard that it was over
-    assert (again.rows, again.rejected) == (0, 3)
+    assert (again.rows, again.resumed, again.rejected) == (147, 147, 3)
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out"])
+@pytest.mark.parametrize("base", ["", "memory://over/"])
+def test_a_job_that_is_over_is_not_taken_for_one_with_other_options(
+    iris_package, rows, tmp_path, base, target
+):
+    def again(package, **choices):
+        out = f"{base or f'{tmp_path}/'}{target}"
+        return predict(
+            package, [str(rows)], out, choices=Choices(resume=True, **choices), progress=Silent()
+        )
+
+    package = iris_package()
+    try:
+        assert again(package, keep=("sl",)).resumed == 0
+        assert again(package, keep=("sl",)).resumed == 147
+        with pytest.raises(DataError, match="began with another --keep") as error:
+            again(package, keep=("sw",))
+        assert "--force" in error.value.hint
+        with pytest.raises(DataError, match="began with --batch 64, and now it is 3"):
+            again(package, keep=("sl",), batch=3)
+        other = iris_package(tmp_path / "other", description="another")
+        with pytest.raises(DataError, match="began with another package"):
+            again(other, keep=("sl",))
+    finally:
+        if base:
+            file_system(base)[0].rm("/over", recursive=True)
 
 
 def interrupt_after(monkeypatch, *, parts):
