@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mlserve_cli.bench.load.count import Count
-from mlserve_cli.bench.load.http_load import precise_timers
 from mlserve_cli.bench.load.job import Aim, Job, Tally
+from mlserve_cli.bench.load.timers import precise_timers
 
 _clock = time.perf_counter_ns
 _OPTIONS = [

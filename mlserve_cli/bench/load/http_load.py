@@ -6,21 +6,20 @@ milliseconds. Connections are kept alive, and each has one request at a time on 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import select
 import socket
 import ssl
 import time
 from collections import deque
-from typing import Any
 
 import numpy as np
 
+from mlserve_cli.bench.load.address import listening
 from mlserve_cli.bench.load.answer import Answer, Malformed
 from mlserve_cli.bench.load.count import Count
 from mlserve_cli.bench.load.job import Aim, Job, Tally
+from mlserve_cli.bench.load.timers import precise_timers
 
 _READ = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _WRITE = select.EPOLLOUT | select.EPOLLERR
@@ -28,8 +27,6 @@ _BUFFER_BYTES = 1 << 16
 _CHECK_NS = 50_000_000  # how often it is looked for requests that nobody answers
 _BURST = 32  # requests to send before answers are read again
 _RETRY_NS = 50_000_000  # before a user whose connection was refused comes again
-_PROBE_S = 2.0  # for an address to say whether anybody listens there
-_PR_SET_TIMERSLACK = 29  # prctl(2)
 
 _LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 _CLOSES = b"onnection: close"
@@ -80,7 +77,7 @@ class HttpLoad:
         if aim.tls:
             self._context = ssl.create_default_context(cafile=aim.ca)
         # By name here and not in the loop: it may be an IPv6 address.
-        self._kind, self._address = _listening(aim.host, aim.port)
+        self._kind, self._address = listening(aim.host, aim.port)
 
     def run(self) -> Tally:
         """Send, count, and tell."""
@@ -459,29 +456,3 @@ class HttpLoad:
                 self._drop(connection)
         self._retries.clear()
         self._count.stop(now)
-
-
-def _listening(host: str, port: int) -> tuple[tuple[int, int, int], Any]:
-    """The kind of socket and the address to open: of several, the first where somebody listens.
-
-    `localhost` is ::1 and 127.0.0.1, and a server listens on one of them mostly.
-    """
-    found = [
-        ((int(family), int(kind), protocol), address)
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )
-    ]
-    for kinds, address in found if len(found) > 1 else ():
-        with contextlib.suppress(OSError), socket.socket(*kinds) as probe:
-            probe.settimeout(_PROBE_S)
-            probe.connect(address)
-            return kinds, address
-    return found[0]
-
-
-def precise_timers() -> None:
-    """Have the kernel wake this process when it asked to be, and not up to 50 µs later."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from mlserve_cli.bench.load import Aim, Generator
-from mlserve_cli.bench.load.http_load import _listening
+from mlserve_cli.bench.load.address import listening as chosen
 from mlserve_cli.errors import MlserveError
 
 
@@ -13,7 +13,7 @@ def test_of_several_addresses_the_one_is_taken_where_somebody_listens(monkeypatc
         kinds = (socket.AF_INET, socket.SOCK_STREAM, 6)
         both = [(*kinds, "", one.getsockname()) for one in (deaf, listening)]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
-        assert _listening("localhost", 80)[1] == listening.getsockname()
+        assert chosen("localhost", 80)[1] == listening.getsockname()
 
 
 def test_where_nobody_listens_the_first_is_taken(monkeypatch):
@@ -21,7 +21,7 @@ def test_where_nobody_listens_the_first_is_taken(monkeypatch):
         deaf.bind(("127.0.0.1", 0))
         one = (socket.AF_INET, socket.SOCK_STREAM, 6, "", deaf.getsockname())
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [one, one])
-        assert _listening("localhost", 80)[1] == deaf.getsockname()
+        assert chosen("localhost", 80)[1] == deaf.getsockname()
 
 
 def test_a_generator_that_cannot_begin_leaves_no_process(monkeypatch):
