@@ -125,7 +125,7 @@ def command(
     if report.resumed:
         console.note(f"{report.resumed:,} rows were there already, {report.rows:,} in all")
     if report.rejected:
-        # Of a job that was over before this command began only the rejects are known.
+        # Of a file that is whole, with no note of its job, only the rejects are known.
         raise Refused(
             f"{report.rejected:,} of {report.rows + report.rejected:,} rows were rejected; the "
             "others are answered."
