@@ -124,10 +124,12 @@ def _network() -> Any:
                 read = [
                     self._read(node, place, values, rounded) for place in range(len(node.input))
                 ]
-                (name,) = node.output[:1]
-                values[name] = self.functions[node.op_type](node, read)
-            found = {name: self._handed(name, values, rounded) for name in self.outputs}
-            return next(iter(found.values())) if len(found) == 1 else found
+                found = self.functions[node.op_type](node, read)
+                parts = found if isinstance(found, tuple) else (found,)
+                # Outputs that nothing here computes, as the indices of a MaxPool, are left out.
+                values |= dict(zip(node.output, parts, strict=False))
+            answers = {name: self._handed(name, values, rounded) for name in self.outputs}
+            return next(iter(answers.values())) if len(answers) == 1 else answers
 
         def _read(
             self, node: NodeProto, place: int, values: dict[str, Any], rounded: dict[str, Any]

@@ -18,6 +18,7 @@ from mlserve_cli.errors import StepError
 from mlserve_cli.export.export import export
 from mlserve_cli.graph import from_torch
 from mlserve_cli.package import step
+from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.pipeline import steps
@@ -28,8 +29,8 @@ from mlserve_cli.quantize.calibration.grid import Grid
 from mlserve_cli.quantize.calibration.range import Range
 from mlserve_cli.quantize.calibration.rows import gather
 from mlserve_cli.quantize.prepare import prepare
-from mlserve_cli.quantize.qat import network, rounding
-from mlserve_cli.quantize.selection import select
+from mlserve_cli.quantize.qat import network, operators, rounding
+from mlserve_cli.quantize.selection import Selection, select
 from mlserve_cli.quantize.weights import rounded
 from mlserve_cli.runtime.tensors import TensorSpec
 
@@ -179,6 +180,99 @@ def test_an_operator_that_cannot_be_trained_is_named():
     graph = onnx.helper.make_graph([node], "g", [], [])
     with pytest.raises(StepError, match=r"'Det'.*'the determinant'"):
         network.build(onnx.helper.make_model(graph), None, {})
+
+
+FLOATS = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+WHOLE = np.array([[0, 2, -1], [1, 1, 0]])
+OPERATORS = {
+    "Range": ([np.array(2), np.array(11), np.array(3)], {}),
+    "Range backwards": ([np.array(5), np.array(0), np.array(-2)], {}),
+    "Range of floats": ([np.float32(0), np.float32(1), np.float32(0.25)], {}),
+    "CumSum": ([np.ones((2, 3), np.int32), np.array(1)], {}),
+    "GatherND": ([FLOATS, np.array([[0, 2], [1, -1]])], {}),
+    "GatherND by rows": ([FLOATS, np.array([[[0], [2]], [[1], [-1]]])], {"batch_dims": 1}),
+    "GatherElements": ([FLOATS[:, :, 0], WHOLE], {"axis": 1}),
+    "Gather": ([FLOATS, WHOLE], {"axis": 1}),
+    "Tile": ([FLOATS, np.array([1, 2, 3])], {}),
+    "Trilu": ([FLOATS, np.array(1)], {"upper": 0}),
+    "ConstantOfShape": (
+        [np.array([2, 3])],
+        {"value": onnx.helper.make_tensor("value", onnx.TensorProto.INT64, [1], [7])},
+    ),
+    "Split": ([FLOATS, np.array([1, 3])], {"axis": 2}),
+    "Split equally": ([FLOATS], {"axis": 2, "num_outputs": 2}),
+    "Shape": ([FLOATS], {"start": 1}),
+    "GreaterOrEqual": ([WHOLE, np.array(1)], {}),
+    "LessOrEqual": ([WHOLE, np.array(1)], {}),
+    "Max": ([WHOLE, WHOLE.T.reshape(2, 3), np.array(1)], {}),
+    "Clip": ([WHOLE, np.array(0), np.array(1)], {}),
+    "ReduceSum": ([FLOATS, np.array([1])], {"keepdims": 0}),
+    "ReduceSum of whole numbers": ([WHOLE.astype(np.int32)], {}),
+    "ReduceL2": ([FLOATS, np.array([-1])], {}),
+    "ReduceMax": ([FLOATS], {}),
+    "ReduceMean of nothing": (
+        [FLOATS, np.array([], np.int64)],
+        {"noop_with_empty_axes": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_torch_computes_an_operator_as_onnx_runtime_does(name):
+    given, attributes = OPERATORS[name]
+    operator = name.split()[0]
+    names = [f"x{place}" for place in range(len(given))]
+    outputs = ["first", "second"] if operator == "Split" else ["first"]
+    node = onnx.helper.make_node(operator, names, outputs, **attributes)
+    dtypes = [onnx.helper.np_dtype_to_tensor_dtype(np.asarray(each).dtype) for each in given]
+    graph = onnx.helper.make_graph(
+        [node],
+        "one",
+        [
+            onnx.helper.make_tensor_value_info(each, dtype, np.shape(value))
+            for each, dtype, value in zip(names, dtypes, given, strict=True)
+        ],
+        [onnx.helper.make_value_info(each, onnx.TypeProto()) for each in outputs],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = ort.InferenceSession(onnx.shape_inference.infer_shapes(model).SerializeToString())
+    expected = session.run(None, dict(zip(names, map(np.asarray, given), strict=True)))
+    found = operators.table()[operator](node, [torch.from_numpy(np.array(each)) for each in given])
+    found = found if isinstance(found, tuple) else (found,)
+    for left, right in zip(expected, found, strict=True):
+        assert (left.dtype, left.shape) == (right.numpy().dtype, tuple(right.shape))
+        assert np.allclose(left, right.numpy(), atol=1e-6)
+
+
+def test_an_encoder_of_hugging_face_is_trained_with_its_roundings(tmp_path):
+    pytest.importorskip("transformers")
+    text = Path(__file__).with_name("sentences.py").read_text()
+    (tmp_path / "model.py").write_text(text)
+    parent = export(str(tmp_path / "model.py"), tmp_path / "float", progress=Silent())
+    prepared = onnx.load(prepare(parent.model, tmp_path))
+    # Its positions and its mask are computed from the sizes of its inputs.
+    assert {"Range", "GatherND"} <= {node.op_type for node in prepared.graph.node}
+    module = network.build(prepared, Selection((), (), frozenset()), {}).eval()
+    session = ort.InferenceSession(prepared.SerializeToString())
+    definition = Definition.load(tmp_path / "model.py")
+    for length in (8, 5):
+        rows, _ = definition.function("rows")(9, length)
+        (expected,) = session.run(None, rows)
+        with torch.inference_mode():
+            found = module(*(torch.from_numpy(rows[name]) for name in module.inputs))
+        assert np.abs(found.numpy() - expected).max() < 1e-5
+
+    made = step.run(
+        steps.quantize(Cases.of(parent).calibration(parent), cache=False, method="qat"),
+        parent,
+        tmp_path / "qat",
+        progress=Silent(),
+    )
+    kinds = {node.op_type for node in onnx.load(made.model).graph.node}
+    assert "QuantizeLinear" in kinds
+    (evidence,) = made.evidence("training")
+    assert len(evidence["curve"]) == 1
 
 
 @pytest.fixture(scope="module")
