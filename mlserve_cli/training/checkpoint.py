@@ -45,28 +45,39 @@ class Checkpoints:
     """Where the trainings of a command keep what they have; without a folder nowhere.
 
     resume: take up what is there. steps: a checkpoint every so many steps; else every `seconds`.
+    replaced: files of an earlier training, which go when the first file of this one is there.
     """
 
     folder: Path | None = None
     resume: bool = False
     seconds: float = SECONDS
     steps: int | None = None
+    replaced: list[Path] = field(default_factory=list)
 
     @classmethod
     def beside(cls, output: Path, *, resume: bool = False, force: bool = False) -> Checkpoints:
-        """In OUTPUT.training. What lies there is taken up by `resume`, thrown away by `force`.
+        """In OUTPUT.training. What lies there is taken up by `resume`, replaced by `force`.
 
-        Raises `StepError` where neither is asked for and an unfinished training is there.
+        Nothing is removed before this training has something of its own to keep: a command that
+        was mistyped costs no hours. Raises `StepError` where neither is asked for and an unfinished
+        training is there.
         """
         folder = output.with_name(output.name + SUFFIX)
-        if folder.is_dir() and any(folder.glob("*.safetensors")) and not resume:
-            if not force:
-                raise StepError(
-                    f"'{folder}' holds a training that was not finished.",
-                    hint="--resume goes on with it, --force begins anew",
-                )
-            shutil.rmtree(folder)
-        return cls(folder=folder, resume=resume)
+        if any(folder.glob("*.safetensors")) and not resume and not force:
+            raise StepError(
+                f"'{folder}' holds a training that was not finished.",
+                hint="--resume goes on with it, --force begins anew",
+            )
+        old = [] if resume else [path for path in folder.glob("*") if path.is_file()]
+        return cls(folder=folder, resume=resume, replaced=old)
+
+    def replace(self, draft: Path, path: Path) -> None:
+        """Give a written file its name; what it takes the place of goes."""
+        draft.replace(path)
+        while self.replaced:
+            old = self.replaced.pop()
+            if old not in (path, draft):
+                old.unlink(missing_ok=True)
 
     def stage(self, name: str, **about: Any) -> Keeper:
         """For one training of the command, by a name that no other has ("fine-tuning").
@@ -95,7 +106,7 @@ class Checkpoints:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draft = path.with_name(path.name + ".part")
                 draft.write_text(json.dumps({"value": value, "about": asked}), encoding="utf-8")
-                draft.replace(path)
+                self.replace(draft, path)
         return value
 
     def discard(self) -> None:
@@ -188,7 +199,7 @@ class Keeper:
             save_file(own, draft, metadata={"facts": text})
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
-            draft.replace(self.path)
+            self.checkpoints.replace(draft, self.path)
             _flush_folder(self.path.parent)
         except (OSError, SafetensorError) as error:
             draft.unlink(missing_ok=True)

@@ -56,6 +56,24 @@ def test_a_wrong_value_is_named_with_its_option(line, option):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["train", "prune", "prune --ratio 7", "distill --temperature -1", "quantize --method qat"],
+)
+@pytest.mark.parametrize("parent", ["missing", "OUT.training"])
+def test_force_with_a_mistake_beside_it_throws_no_training_away(tmp_path, line, parent):
+    command, *options = line.split()
+    kept = tmp_path / "OUT.training" / "train.safetensors"
+    kept.parent.mkdir()
+    kept.write_bytes(b"hours of work")
+    words = [command, str(tmp_path / parent), "-o", str(tmp_path / "OUT"), *options, "--force"]
+
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code != 0
+    assert kept.read_bytes() == b"hours of work"
+
+
 def test_a_json_document_names_its_schema(capsys):
     console.print_json({"passed": True})
 

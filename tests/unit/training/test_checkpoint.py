@@ -129,8 +129,23 @@ def test_an_unfinished_training_is_not_thrown_away_unasked(tmp_path):
         Checkpoints.beside(output)
     assert "--resume" in caught.value.hint
     assert Checkpoints.beside(output, resume=True).folder == tmp_path / "package.training"
-    Checkpoints.beside(output, force=True)
-    assert not (tmp_path / "package.training").exists()
+
+
+def test_force_replaces_an_unfinished_training_only_when_there_is_a_new_one(tmp_path):
+    folder = tmp_path / "package.training"
+    interrupted(folder)
+    (folder / "one.safetensors").rename(folder / "two.safetensors")
+    (folder / "share.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    forced = Checkpoints.beside(tmp_path / "package", force=True)
+    with pytest.raises(StepError, match="a training step fails"):
+        run(forced.stage("one"), once=lambda: [((torch.rand(8, 5),), torch.zeros(8).long())])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    _, history = run(forced.stage("one"))
+    assert history.resumed == ()
+    assert [path.name for path in folder.iterdir()] == ["one.safetensors"]
+    forced.measured("ratio", lambda: 0.5)
+    assert sorted(path.name for path in folder.iterdir()) == ["one.safetensors", "ratio.json"]
 
 
 def test_a_disk_that_fills_costs_the_newest_checkpoint_alone(tmp_path, monkeypatch):
