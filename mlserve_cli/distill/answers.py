@@ -3,7 +3,8 @@
     $XDG_CACHE_HOME/mlserve/answers/<key>/<token>.rows.npy      (n, 2) uint64: hashes of rows
                                           <token>.answers.npy   (n, …) float32: what was answered
 
-The key names the package by its digest and the library that ran it; a row's hash covers the bytes,
+The key names the package by its digest, its engine with the libraries' versions, and its
+precision; a row's hash covers the bytes,
 the dtype and the shape of all its inputs, filled-up ends left away where padding is harmless.
 Files are mapped, not read: what stays in memory is 16 bytes a row and their index.
 """
@@ -12,14 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlserve_cli.runtime import engines, hardware
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.padding import axes
 from mlserve_cli.runtime.tensors import Array, Tensors, rows
@@ -137,12 +142,41 @@ class Answers:
             self._places[high, low] = (place, index)
 
 
-def key_of(manifest: Manifest) -> str:
-    """What the answers of a package follow from: its digest, and the library that runs it."""
-    import onnxruntime
+LIBRARIES = ("onnxruntime", "onnxruntime-ep-openvino", "torch", "numpy")
+"""What engines compute with; an ensemble may use all of them."""
 
-    parts = [manifest.digest, manifest.engine, manifest.precision, onnxruntime.__version__]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+def key_of(manifest: Manifest) -> str:
+    """What the answers of a package follow from, beside its rows.
+
+    Its digest, its engine and what that computes in, the versions of the libraries, and the
+    instruction sets of this machine: int8 saturates where VNNI is missing.
+    """
+    parts = {
+        "digest": manifest.digest,
+        "engine": manifest.engine,
+        "engine's code": _own_code(manifest.engine),
+        "precision": manifest.precision,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "instructions": sorted(hardware.detect().isa),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _own_code(engine: str) -> str:
+    """SHA-256 of the module of an engine of the user's own, which has no version; "" of ours."""
+    if engine in engines.ENGINES:
+        return ""
+    module = sys.modules[engines.find(engine).__module__]
+    file = Path(getattr(module, "__file__", None) or "")
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def hashes(inputs: Tensors, manifest: Manifest) -> list[Key]:

@@ -1,9 +1,11 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserve_cli.distill.answers import Answers, hashes
+from mlserve_cli.distill import answers as kept
+from mlserve_cli.distill.answers import Answers, hashes, key_of
 from mlserve_cli.runtime.manifest import Manifest, PaddingProof
 from mlserve_cli.runtime.tensors import TensorSpec
 
@@ -88,3 +90,27 @@ def test_only_the_youngest_teachers_answers_stay(tmp_path, count):
         answers.flush()
     assert len(list(tmp_path.iterdir())) <= 10
     assert (tmp_path / f"teacher-{count - 1}").is_dir()
+
+
+@pytest.mark.parametrize(
+    "change", [{"engine": "torch"}, {"engine": "openvino"}, {"precision": "bf16"}, {"digest": "1"}]
+)
+def test_answers_of_another_engine_or_precision_are_kept_apart(change):
+    assert key_of(manifest()) == key_of(manifest())
+    assert key_of(msgspec.structs.replace(manifest(), **change)) != key_of(manifest())
+
+
+@pytest.mark.parametrize("library", kept.LIBRARIES)
+def test_another_version_of_what_computes_is_another_teacher(monkeypatch, library):
+    before, version = key_of(manifest()), kept._version
+    monkeypatch.setattr(kept, "_version", lambda name: "99" if name == library else version(name))
+    assert key_of(manifest()) != before
+
+
+def test_an_engine_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    own = msgspec.structs.replace(manifest(), engine="my_engine_of_answers:Mine")
+    (tmp_path / "my_engine_of_answers.py").write_text("class Mine: ...")
+    before = key_of(own)
+    (tmp_path / "my_engine_of_answers.py").write_text("class Mine: better = True")
+    assert key_of(own) != before
