@@ -21,6 +21,7 @@ from mlserve_cli.distill import teacher as teachers
 from mlserve_cli.distill.made_up import with_made_up
 from mlserve_cli.distill.teacher import PackageTeacher
 from mlserve_cli.errors import DefinitionError, StepError, first_line, needs_extra
+from mlserve_cli.package import contents
 from mlserve_cli.package.definition import Definition, named, to_array
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.frame import is_frame
@@ -128,7 +129,7 @@ def distill_estimator(
     if teacher is not parent:
         parameters["teacher"] = teacher.manifest.digest
     if lesson.train_data is not None:
-        parameters["train_data"] = Path(lesson.train_data).name
+        parameters |= contents.facts("train_data", lesson.train_data)
     return Change(
         variant=prefixed("distilled", parent.manifest.variant),
         parameters=parameters,

@@ -14,6 +14,7 @@ from mlserve_cli.distill.estimator import Lesson, Save, distill_estimator
 from mlserve_cli.distill.students import Student
 from mlserve_cli.errors import StepError, needs_extra
 from mlserve_cli.graph import successor
+from mlserve_cli.package import contents
 from mlserve_cli.package.definition import Definition
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
@@ -158,6 +159,7 @@ class DistillStep:
             )
             whence = f"'{self.train_data}'"
         kind = precision.choose(options.precision, precision.device())
+        asked_for = self._asked_for()
         alpha = rows.check(batches, self.alpha, whence=whence)
         batches, held_out = validation.choose(
             student.definition,
@@ -201,7 +203,7 @@ class DistillStep:
                 progress=progress,
                 title="distilling",
                 validation=held_out,
-                keeper=self.checkpoints.stage("distill", **self._about(parent, alpha)),
+                keeper=self.checkpoints.stage("distill", **self._about(parent, alpha), **asked_for),
                 teach=None if asked is None else soft.lesson(asked),
             )
         progress.stage("writing the student")
@@ -220,7 +222,7 @@ class DistillStep:
                 "alpha": alpha,
                 "epochs": options.epochs,
                 "learning_rate": options.peak,
-                **self._asked_for(),
+                **asked_for,
                 **student.facts,
                 **facts,
                 **history.lineage(),
@@ -323,17 +325,15 @@ class DistillStep:
             "parent": parent.manifest.digest,
             "temperature": self.temperature,
             "alpha": alpha,
-            **self._asked_for(),
         }
 
     def _asked_for(self) -> dict[str, Any]:
         """What else was asked for, for the lineage."""
         found: dict[str, Any] = {}
-        if self.teacher is not None:
-            path = Path(str(self.teacher))
-            found["teacher"] = (
-                Package.open(path).manifest.digest if path.is_dir() else _title(self.teacher)
-            )
+        if isinstance(self.teacher, (str, Path)) and Path(self.teacher).is_dir():
+            found["teacher"] = contents.digest(str(self.teacher))
+        elif self.teacher is not None:
+            found |= contents.facts("teacher", self.teacher)
         if self.compare is not None:
             found["compare"] = self.compare
         if self.hints is not None:
@@ -341,7 +341,7 @@ class DistillStep:
         if self.attention:
             found["attention"] = self.attention
         if self.train_data is not None:
-            found["train_data"] = Path(self.train_data).name
+            found |= contents.facts("train_data", self.train_data)
         return found
 
 
@@ -352,10 +352,6 @@ def _comparison(manifest: Manifest, alpha: float) -> Comparison | None:
     if isinstance(manifest.processing.output, ClassesOutput) or manifest.labels:
         return "classes"
     return None
-
-
-def _title(given: Any) -> str:
-    return given if isinstance(given, str) else type(given).__name__
 
 
 def _names(parent: Package, before: Trainable | None) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A step's result is kept under the hash of all that decides it.
 
-That is: its parent's digest, its parameters, the rows it is made with and the versions of the
-libraries that make it. The definition that a training step reads is in its parent's digest.
+That is: its parent's digest, its parameters, the contents of the files that these name, the rows
+it is made with and the versions of the libraries that make it. The definition that a training step
+reads is in its parent's digest.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlserve_cli import __version__
 from mlserve_cli.errors import MlserveError
+from mlserve_cli.package import contents
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime.tensors import Tensors
 from mlserve_cli.search.candidate import StepChoice
@@ -31,6 +33,9 @@ _LIBRARIES = (
     "neural-compressor-pt",
 )
 
+FILES = ("teacher", "student", "train_data")
+"""Parameters that name a package, a data file, a folder of pictures, or a person's code."""
+
 
 def key(parent: Package, choice: StepChoice, rows: Iterable[Tensors] | None) -> str:
     """The name under which the result of a step is kept: 64 hexadecimal digits."""
@@ -38,6 +43,7 @@ def key(parent: Package, choice: StepChoice, rows: Iterable[Tensors] | None) -> 
     facts = {
         "parent": parent.manifest.digest,
         "step": choice.document(),
+        "files": {name: contents.digest(text) for name, text in _files(choice)},
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "mlserve": __version__,
     }
@@ -47,12 +53,23 @@ def key(parent: Package, choice: StepChoice, rows: Iterable[Tensors] | None) -> 
     return hashed.hexdigest()
 
 
+def repeats(choice: StepChoice) -> bool:
+    """Whether all that decides the step is in its key: no code of a person's is named, which may
+    read files of its own."""
+    return not any(contents.is_code(text) for _, text in _files(choice))
+
+
 def find(place: Path) -> Package | None:
     """The package that lies there, or None where there is none, or a damaged one."""
     try:
         return Package.open(place)
     except MlserveError:
         return None
+
+
+def _files(choice: StepChoice) -> list[tuple[str, str]]:
+    named = [(name, choice.parameters.get(name)) for name in FILES]
+    return [(name, str(value)) for name, value in named if value is not None]
 
 
 def _add(hashed: Any, batch: Tensors) -> None:

@@ -24,7 +24,9 @@ from typing import Any
 import msgspec
 
 from mlserve_cli.errors import MlserveError
+from mlserve_cli.package.contents import split
 from mlserve_cli.package.draft import hidden_beside, writing
+from mlserve_cli.pipeline.cache import FILES
 
 SCHEMA = 1
 
@@ -78,7 +80,9 @@ def write(recipe: Recipe, path: Path) -> None:
         lines += [f"{key} = {_toml(value)}" for key, value in recipe.serving.items()]
     for step in recipe.steps:
         lines += ["", "[[steps]]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in step.items()]
+        for key, value in step.items():
+            is_path = key in FILES and isinstance(value, str)
+            lines.append(f"{key} = {_toml(_relative(value, folder) if is_path else value)}")
     with writing(path), hidden_beside(path) as hidden:
         hidden.write_text("\n".join(lines) + "\n", encoding="utf-8")
         hidden.replace(path)
@@ -131,12 +135,16 @@ def read(path: Path) -> Recipe:
         source=_found(recipe.source, folder),
         data=_found(recipe.data, folder),
         calibration=_found(recipe.calibration, folder),
+        steps=tuple(
+            {key: _found(value, folder) if key in FILES else value for key, value in step.items()}
+            for step in recipe.steps
+        ),
     )
 
 
 def _relative(text: str, folder: Path) -> str:
     """A path relative to the recipe; what is no file that is there stays as it is."""
-    file, function = _split(text)
+    file, function = split(text)
     path = Path(file)
     if not path.exists():
         return text
@@ -146,15 +154,9 @@ def _relative(text: str, folder: Path) -> str:
 def _found(text: Any, folder: Path) -> Any:
     if not isinstance(text, str):
         return text
-    file, function = _split(text)
+    file, function = split(text)
     inside = folder / file
     return str(inside) + function if inside.exists() else text
-
-
-def _split(text: str) -> tuple[str, str]:
-    """`file.py:function` → both parts."""
-    file, separator, function = text.rpartition(":")
-    return (file, separator + function) if separator and file.endswith(".py") else (text, "")
 
 
 def _toml(value: Any) -> str:

@@ -26,3 +26,21 @@ def test_other_parameters_and_other_rows_are_another_result():
     assert cache.key(PARENT, other, ROWS) != before
     assert cache.key(PARENT, STEP, [{"x": np.arange(4, dtype=np.float64)}]) != before
     assert cache.key(PARENT, STEP, None) != before
+
+
+@pytest.mark.parametrize("parameter", cache.FILES)
+def test_other_contents_of_a_file_that_a_parameter_names_are_another_result(tmp_path, parameter):
+    path = tmp_path / "rows.npz"
+    step = StepChoice(step="distill", parameters={parameter: str(path)})
+    keys = set()
+    for value in (0.0, 1.0, 1.0):
+        np.savez(path, x=np.full(3, value))
+        keys.add(cache.key(PARENT, step, ROWS))
+    assert len(keys) == 2
+    assert cache.repeats(step)
+
+
+def test_a_step_that_names_code_is_made_anew_each_time():
+    step = StepChoice(step="distill", parameters={"teacher": "large.py:model"})
+    assert not cache.repeats(step)
+    assert cache.repeats(StepChoice(step="distill", parameters={"teacher": "packages/large"}))

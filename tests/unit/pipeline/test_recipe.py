@@ -39,13 +39,16 @@ def test_paths_are_kept_relative_to_the_recipe_so_that_both_can_be_moved(tmp_pat
     (tmp_path / "a" / "model.py").touch()
     (tmp_path / "a" / "rows.py").touch()
     monkeypatch.chdir(tmp_path)
+    step = {"step": "distill", "teacher": "a/model.py", "hints": "auto"}
     recipe.write(
-        Recipe(source="a/model.py", calibration="a/rows.py:some"), tmp_path / "a" / "r.toml"
+        Recipe(source="a/model.py", calibration="a/rows.py:some", steps=(step,)),
+        tmp_path / "a" / "r.toml",
     )
     (tmp_path / "a").rename(tmp_path / "b")
     found = recipe.read(tmp_path / "b" / "r.toml")
     assert found.source == str(tmp_path / "b" / "model.py")
     assert found.calibration == str(tmp_path / "b" / "rows.py") + ":some"
+    assert found.steps == ({**step, "teacher": str(tmp_path / "b" / "model.py")},)
 
 
 @pytest.mark.parametrize(
