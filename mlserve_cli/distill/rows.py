@@ -102,8 +102,9 @@ class Epoch:
         self._batches = batches
         self._begin = begin
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self._batches())
+    def counting(self) -> Iterator[Batch]:
+        """The batches, without a beginning."""
+        return iter(self._batches())
 
     def __iter__(self) -> Iterator[Batch]:
         self._begin()

@@ -138,7 +138,10 @@ class Definition:
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 raise DefinitionError(
                     f"{name}() of '{self.path}' yields {type(item).__name__}, "
-                    "where it must yield (inputs, targets)."
+                    "where it must yield (inputs, targets).",
+                    hint="inputs without targets are enough for 'mlserve distill'"
+                    if name == "training"
+                    else "yield the right answers beside the inputs",
                 )
             yield item[0], item[1]
 

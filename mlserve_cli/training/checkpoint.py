@@ -2,7 +2,7 @@
 
     OUTPUT.training/
       fine-tuning.safetensors     one file a training of the command: tensors, and in the file's
-                                  metadata the facts, as JSON
+                                  metadata the facts, as JSON, with a digest of both
       share-of-macs.json          what was measured and decides a training
 
 A file is written beside its place and renamed, so that a kill leaves the one before. A training
@@ -139,9 +139,12 @@ class Keeper:
 
         try:
             with safe_open(self.path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["facts"])
-                before = dict(facts["identity"])
+                said = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if said.get("digest") != _digest(said["facts"], tensors):
+                raise ValueError("what it holds is not what was written")
+            facts = json.loads(said["facts"])
+            before = dict(facts["identity"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise StepError(
                 f"the checkpoint '{self.path}' cannot be read: {first_line(error)}.",
@@ -151,7 +154,7 @@ class Keeper:
             if before.get(name) != value:
                 raise StepError(
                     f"'{self.path}' is of another training: {name} was "
-                    f"{before.get(name)}, and is {value}.",
+                    f"{_short(before.get(name))}, and is {_short(value)}.",
                     hint="ask for the same as before, or begin anew with --force",
                 )
         self._last_step = facts.get("steps", 0)
@@ -196,7 +199,7 @@ class Keeper:
         text = json.dumps(facts | {"identity": self._identity})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(own, draft, metadata={"facts": text})
+            save_file(own, draft, metadata={"facts": text, "digest": _digest(text, own)})
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
             self.checkpoints.replace(draft, self.path)
@@ -223,10 +226,15 @@ NOWHERE = NO_CHECKPOINTS.stage("nowhere")
 
 def weights_digest(module: torch.nn.Module) -> str:
     """SHA-256 over the state dict: the same for the same weights, whatever led to them."""
+    return _digest("", module.state_dict())
+
+
+def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over both: a file in which a bit has flipped still is a file of tensors."""
     import torch
 
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         found.update(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
@@ -255,6 +263,12 @@ def finished(saved: Saved, module: torch.nn.Module) -> History | None:
 def _facts(history: History) -> dict[str, Any]:
     facts: dict[str, Any] = msgspec.to_builtins(history)
     return facts
+
+
+def _short(value: Any) -> str:
+    """A digest by its beginning; anything else as it is."""
+    text = str(value)
+    return text if len(text) < 64 else text[:19] + "…"
 
 
 def _contiguous() -> Any:

@@ -63,7 +63,18 @@ def targets(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(targets(item) for item in value)
     array = to_array(value)
+    if value is None or (array.dtype.hasobject and any(each is None for each in np.ravel(value))):
+        raise DefinitionError(
+            "training() yields None among its targets.",
+            hint="leave rows without a target out; 'mlserve distill' alone learns from inputs "
+            "alone",
+        )
     if array.dtype.kind in "iu":
+        if array.size and int(array.max()) > np.iinfo(np.int64).max:
+            raise DefinitionError(
+                f"a target is {int(array.max())}, which is no class and fits in no 64-bit integer.",
+                hint="yield the index of the class, from 0 on; or floating-point numbers",
+            )
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
         array = array.astype(np.float32)

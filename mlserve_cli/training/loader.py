@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.training import precision, randomness
@@ -31,6 +31,15 @@ LONG_COUNT_SECONDS = 20.0
 
 DIGEST_VALUES = 65_536
 """Of each tensor of a batch: enough to see another order or another augmentation."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An epoch that does something when it begins, which it leaves out when it is only counted."""
+
+    def counting(self) -> Iterator[Batch]:
+        """Its batches."""
+        ...
 
 
 class Loader:
@@ -56,11 +65,11 @@ class Loader:
         self._seed = seed
         self._device = device
 
-    def count(self) -> int:
-        """The batches of an epoch: the schedule must know where it ends. The first one is drawn
-        for it where it does not know its length.
+    def count(self, see: Callable[[Batch], None] = lambda _: None) -> int:
+        """The batches of an epoch: the schedule must know where it ends. All are drawn for it
+        where it does not know its length.
 
-        Raises `StepError` when there are none.
+        see: is shown every batch that is drawn. Raises `StepError` when there are none.
         """
         count = 0
         said = False
@@ -71,8 +80,9 @@ class Loader:
             if isinstance(once, Sized):
                 count = len(once)
             else:
-                for batch in once:
+                for batch in once.counting() if isinstance(once, Counted) else once:
                     self.first = self.first or digest(batch)
+                    see(batch)
                     count += 1
                     if not said and time.monotonic() - began > LONG_COUNT_SECONDS:
                         said = True

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mlserve_cli import __version__
 from mlserve_cli.errors import StepError, first_line
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.training import checkpoint, interruption, precision, randomness, schedule
 from mlserve_cli.training.checkpoint import NOWHERE, Keeper
 from mlserve_cli.training.curve import History
 from mlserve_cli.training.divergence import Diverged
+from mlserve_cli.training.examination import Examination
 from mlserve_cli.training.inputs import Batch
 from mlserve_cli.training.loader import Loader
 from mlserve_cli.training.options import TrainingOptions
@@ -71,11 +73,17 @@ def train(
     module.to(device).train()
     precision.arrange(module)
     loader = Loader(batches, seed=seed, device=device, say=progress.say)
+    if saved:
+        per_epoch = int(saved.facts["per_epoch"])
+    else:
+        seen = Examination()
+        per_epoch = loader.count(seen.see)
+        seen.judge(lambda batch: _tried(module, batch, loss, teach, device=device, kind=kind))
     state = State(
         module,
         options,
         device=device,
-        per_epoch=saved.facts["per_epoch"] if saved else loader.count(),
+        per_epoch=per_epoch,
         higher_is_better=validation is not None and validation.metric.higher_is_better,
     )
     state.first = loader.first
@@ -149,13 +157,37 @@ def _step(
     with turn:  # dropout draws here, and a loss may
         with precision.autocast(kind, state.device):
             outputs = state.module(*inputs)
-        value = loss(_float(outputs), targets)
+        value = _number(loss(_float(outputs), targets))
     schedule.set_rate(state.optimizer, state.rate)
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
     if state.options.clip:
         torch.nn.utils.clip_grad_norm_(state.trained, state.options.clip)
     state.optimizer.step()
+    return value
+
+
+def _tried(
+    module: torch.nn.Module,
+    batch: Batch,
+    loss: Loss,
+    teach: Teach | None,
+    *,
+    device: str,
+    kind: str,
+) -> torch.Tensor:
+    """The loss of a batch as the network is, in eval mode; nothing is learned, nothing drawn."""
+    import torch
+
+    inputs, targets = precision.place(batch[0], device), precision.move(batch[1], device)
+    module.eval()
+    with randomness.apart(), _translated(), torch.no_grad():
+        if teach:
+            targets = teach(inputs, targets)
+        with precision.autocast(kind, device):
+            outputs = module(*inputs)
+        value = _number(loss(_float(outputs), targets))
+    module.train()
     return value
 
 
@@ -177,6 +209,20 @@ def _diverged(state: State, error: Diverged) -> str:
     return f"{where}; the weights of epoch {state.best.epoch} are kept"
 
 
+def _number(value: Any) -> torch.Tensor:
+    """What a loss answered. Raises `StepError` unless it is one number that can be learned from."""
+    import torch
+
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value
+    shape = f" of {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+    raise StepError(
+        f"loss() returns {type(value).__name__}{shape}, where it must return a tensor that is one "
+        "number.",
+        hint="end it with .mean()",
+    )
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -193,7 +239,11 @@ def _identity(
     module: torch.nn.Module, options: TrainingOptions, seed: int, kind: str
 ) -> dict[str, Any]:
     """What a checkpoint must agree with, so that going on from it is the same training."""
+    import torch
+
     return {
+        "mlserve": __version__,
+        "torch": str(torch.__version__),
         **msgspec.to_builtins(options),
         "seed": seed,
         "precision": kind,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlserve_cli.errors import StepError
+from mlserve_cli.training.examination import check_classes
 
 if TYPE_CHECKING:
     import torch
@@ -20,19 +21,25 @@ def task_loss(definition: Definition, options: TrainingOptions) -> Loss:
         return definition.function("loss")
 
     def default(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        import torch
         import torch.nn.functional as F  # noqa: N812  (its usual name)
 
         scores = main_output(outputs)
         shapes = f"outputs are {tuple(scores.shape)} and targets {tuple(targets.shape)}"
         if targets.is_floating_point():
             if scores.numel() != targets.numel():
-                raise StepError(f"the {shapes}, so they cannot be compared.", hint=_LOSS)
+                raise StepError(
+                    f"the {shapes}, so they cannot be compared.",
+                    hint="yield whole numbers where they are classes, or " + _LOSS,
+                )
             return F.mse_loss(scores, targets.reshape(scores.shape))
         if scores.ndim < 2 or scores.shape[1] < 2 or scores.shape[0] != targets.shape[0]:
             raise StepError(
                 f"the {shapes}; classes want outputs of (batch, classes) and targets of (batch,).",
                 hint=_LOSS,
             )
+        if not torch.is_grad_enabled():  # a first look at labels; a step would wait for the GPU
+            check_classes(targets, scores.shape[1])
         return F.cross_entropy(scores, targets.long(), label_smoothing=options.label_smoothing)
 
     return default

@@ -92,7 +92,7 @@ def check_shapes(teacher: torch.Tensor, student: torch.Tensor) -> None:
         raise StepError(
             f"the teacher answers {tuple(teacher.shape)} and the student {tuple(student.shape)}; "
             "the student must answer in the same shape.",
-            hint="mend student() in the definition",
+            hint="mend student() in the definition, or take a teacher that answers in that shape",
         )
 
 

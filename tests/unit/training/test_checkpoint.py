@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mlserve_cli.errors import StepError
 from mlserve_cli.package.progress import Silent
@@ -113,10 +114,26 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path):
     assert "--force" in caught.value.hint
 
 
+@pytest.mark.parametrize("change", ["a bit", "a tensor less", "a fact"])
+def test_a_checkpoint_that_is_readable_and_altered_is_refused(tmp_path, change):
+    interrupted(tmp_path)
+    path = tmp_path / "one.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        said = file.metadata()
+    if change == "a bit":
+        tensors["module/0.weight"][0, 0] += 1e-3
+    elif change == "a tensor less":
+        del tensors["random/cpu"]
+    else:
+        said["facts"] = said["facts"].replace('"steps": 9', '"steps": 8')
+    save_file(tensors, path, metadata=said)
+    with pytest.raises(StepError, match="what it holds is not what was written"):
+        run(kept(tmp_path))
+
+
 @pytest.mark.parametrize("facts", ["{}", "[]", '{"identity": 5}', "no JSON"])
 def test_a_checkpoint_whose_facts_are_none_is_a_sentence(tmp_path, facts):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors", metadata={"facts": facts})
     with pytest.raises(StepError, match="cannot be read"):
         run(kept(tmp_path))
