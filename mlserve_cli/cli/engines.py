@@ -11,6 +11,7 @@ import typer
 
 from mlserve_cli.cli import batch_sizes, console
 from mlserve_cli.cli.threads import check as check_threads
+from mlserve_cli.package import file_size
 
 if TYPE_CHECKING:
     from mlserve_cli.bench.lineup import Asked
@@ -153,7 +154,7 @@ def _print(report: Report) -> None:
     for name in ("size", "loaded in", "first answer", "peak memory"):
         facts.add_column(name, justify="right")
     for item in report.packages:
-        size, load = f"{item.size_bytes / 1e6:.2f} MB", f"{item.load_ms:.0f} ms"
+        size, load = file_size.text(item.size_bytes), f"{item.load_ms:.0f} ms"
         first = f"{item.first_ms:.3g} ms"
         peak = f"{item.footprint.most_bytes / 1e6:.0f} MB" if item.footprint else "–"
         facts.add_row(escape(item.label), item.package.manifest.variant, size, load, first, peak)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlserve_cli.cli import console
+from mlserve_cli.package import file_size
 
 if TYPE_CHECKING:
     from mlserve_cli.package.package import Package
@@ -172,6 +173,6 @@ def _print(package: Package, facts: dict[str, Any]) -> None:
     )
     out.print(
         f"{package.path}: {manifest.name} {manifest.version}, {manifest.variant}, "
-        f"{package.size_bytes / 1e6:.2f} MB, {proof}",
+        f"{file_size.text(package.size_bytes)}, {proof}",
         markup=False,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlserve_cli.cli import console
+from mlserve_cli.package import file_size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,7 +116,7 @@ def facts_of(package: Package) -> list[tuple[str, str]]:
     facts = [
         ("digest", manifest.digest),
         ("engine", manifest.engine + (" in bf16" if manifest.precision == "bf16" else "")),
-        ("size", f"{package.size_bytes / 1e6:.2f} MB"),
+        ("size", file_size.text(package.size_bytes)),
         ("processing", " → ".join(kinds) or "none: tensors pass as they are"),
         ("batch-invariant", proof),
     ]

@@ -10,6 +10,7 @@ import typer
 
 from mlserve_cli.cli import batch_sizes, console, duration, variant
 from mlserve_cli.errors import Exit, Refused
+from mlserve_cli.package import file_size
 
 if TYPE_CHECKING:
     from mlserve_cli.package.package import Package
@@ -258,7 +259,7 @@ def _figures(trial: Trial) -> list[str]:
         f"{first.p50_ms:.3g}" if first else "",
         f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "",
         f"{first.speed_up:.2f} ×" if first else "",
-        f"{trial.size_bytes / 1e6:.2f}" if trial.size_bytes else "",
+        file_size.megabytes(trial.size_bytes) if trial.size_bytes else "",
         f"{accuracy.value:.2f} {accuracy.unit}".strip() if accuracy else "",
         f"{accuracy.drop:.2f}" if accuracy and trial.steps else "",
     ]

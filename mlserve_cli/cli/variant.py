@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,12 +103,16 @@ def run(request: Request, build: Callable[[Iterable[Tensors] | None], Step]) -> 
         )
     if request.checkpoints:
         request.checkpoints.discard()
-    report = _report(made)
+    trainings = made.package.evidence("training")
+    report = _report(made, trainings)
     verdict.show(
         made,
         as_json=request.as_json,
         facts={"report": str(report)} if report else None,
-        notes=[f"the report is '{report}'"] if report else (),
+        notes=[
+            *(_told(training) for training in trainings),
+            *([f"the report is '{report}'"] if report else []),
+        ],
     )
 
 
@@ -134,12 +138,17 @@ def opened(request: Request) -> tuple[Package, Cases, Gate]:
     return parent, cases, gate
 
 
-def _report(made: Verdict) -> Path | None:
+def _told(training: dict[str, Any]) -> str:
+    """How a training went, and whether a longer one is worth a try."""
+    advice = training.get("advice")
+    return f"{training['title']}: {training['summary']}" + (f"; {advice}" if advice else "")
+
+
+def _report(made: Verdict, trainings: list[dict[str, Any]]) -> Path | None:
     """Write the learning curves beside a package that was trained."""
     from mlserve_cli.pipeline import learning
     from mlserve_cli.pipeline.optimize import report_beside
 
-    trainings = made.package.evidence("training")
     if not trainings:
         return None
     report = report_beside(made.package.path)

@@ -9,9 +9,13 @@ import typer
 
 from mlserve_cli.cli import console
 from mlserve_cli.errors import Exit, Refused
+from mlserve_cli.package import file_size, neighbours
 
 if TYPE_CHECKING:
     from mlserve_cli.pipeline.variant import Verdict
+
+SHORT = "it falls short: "
+"""How a refusal begins for a goal that a step did not reach."""
 
 
 def show(
@@ -75,7 +79,7 @@ def rows(verdict: Verdict) -> list[tuple[str, str, str]]:
     before, after = (
         [
             package.manifest.variant,
-            f"{package.size_bytes / 1e6:.2f} MB",
+            file_size.text(package.size_bytes),
             f"{amount(found.value, metric)} ({range_of(found.low, found.high, metric)})",
         ]
         for package, found in ((verdict.parent, verdict.before), (verdict.package, verdict.after))
@@ -89,6 +93,7 @@ def sentences(verdict: Verdict) -> list[str]:
         verdict.drop.sentence(),
         verdict.drop.proof(verdict.allowed),
         *(ratio.sentence() for ratio in verdict.ratios),
+        *filter(None, [neighbours.sentence(verdict.busy)]),
     ]
 
 
@@ -119,10 +124,18 @@ def hint(verdict: Verdict) -> str:
     if any("diverged" in reason for reason in verdict.refusals):
         return "train again with a lower --learning-rate, or use what was kept"
     asked = flags(verdict)
+    missed = any(reason.startswith(SHORT) for reason in verdict.refusals)
     done = verdict.package.manifest.lineage[-1:]
     longer = "--max-drop" in asked and any("epochs" in step.parameters for step in done)
+    again = "the machine was busy: try again when it is idle, "
+    timed = missed or "--allow-slower" in asked
     return (
-        ("train it longer with --epochs, " if longer else "")
-        + "use it from there, or allow more with "
-        + " and ".join(asked)
+        (again if timed and verdict.busy >= neighbours.BUSY else "")
+        + ("train it longer with --epochs, " if longer else "")
+        + (
+            "use it from there, or "
+            if not missed or asked
+            else "ask for less, or use it from there"
+        )
+        + ("allow more with " + " and ".join(asked) if asked else "")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlserve_cli.package import file_size
 from mlserve_cli.pipeline.optimize import Outcome
 from mlserve_cli.report.axes import Axis
 from mlserve_cli.report.markup import Markup
@@ -90,8 +91,8 @@ def _why(found: Outcome) -> str:
     proof = accuracy.proof if accuracy is not None else ""
     said = [
         f"{found.best.name} is {found.speed_up:.2f} times as fast as the float model at batch "
-        f"{found.best.figures[0].batch} and takes {found.best.size_bytes / 1e6:.2f} MB "
-        f"instead of {found.baseline.size_bytes / 1e6:.2f} MB.",
+        f"{found.best.figures[0].batch} and takes {file_size.text(found.best.size_bytes)} "
+        f"instead of {file_size.text(found.baseline.size_bytes)}.",
         f"As to accuracy: {proof}.",
     ]
     if found.reason:
@@ -182,7 +183,7 @@ def _figures(trial: Trial) -> tuple[str | Cell, ...]:
             number=True,
         ),
         Cell(f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "", number=True),
-        Cell(f"{trial.size_bytes / 1e6:.2f}" if trial.size_bytes else "", number=True),
+        Cell(file_size.megabytes(trial.size_bytes) if trial.size_bytes else "", number=True),
         Cell(f"{trial.accuracy.value:.2f}" if trial.accuracy else "", number=True),
         Cell(
             f"{accuracy.drop:.2f} ({accuracy.drop_low:.2f} … {accuracy.drop_high:.2f})"

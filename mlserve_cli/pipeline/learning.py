@@ -37,7 +37,8 @@ def add(page: Page, trainings: Sequence[Mapping[str, Any]]) -> None:
     for training in trainings:
         curve = training["curve"]
         page.section(str(training.get("title", "training")).capitalize())
-        page.text(f"{training['summary']}. Seed {training['seed']}.")
+        advice = f"; {training['advice']}" if training.get("advice") else ""
+        page.text(f"{training['summary']}{advice}. Seed {training['seed']}.")
         epochs = [float(place + 1) for place in range(len(curve))]
         along = Axis("epoch", at=tuple(epochs) if len(epochs) <= TICKS else ())
         kept = [Reference(float(training["kept_epoch"]), "kept", "x")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve_cli.errors import MlserveError
 from mlserve_cli.package import step as steps
 from mlserve_cli.package.draft import check_target, hidden_beside, move, writing
+from mlserve_cli.package.neighbours import Neighbours
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Step
@@ -63,6 +64,7 @@ class Verdict:
     ratios: tuple[Ratio, ...]
     refusals: tuple[str, ...]
     allowed: float  # the largest drop that passes, in the metric's unit
+    busy: float = 0.0  # other work's share of the CPUs while the speed was measured
 
 
 def make(
@@ -99,6 +101,7 @@ def make(
             after = cases.evaluate(built, reference=parent, progress=progress)
             lost = drop(before, after)
             progress.stage("speed, side by side")
+            neighbours = Neighbours()
             ratios = tuple(
                 compare(
                     parent,
@@ -108,11 +111,13 @@ def make(
                     progress=progress,
                 )
             )
+            busy = neighbours.share()
             refusals = (
                 *_unsound(built.manifest.lineage[-1].parameters),
+                *_missed(built),
                 *reasons(gate, before, lost, ratios),
             )
-            record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before))
+            record(built, before, after, lost, ratios, refusals, gate.allowed_drop(before), busy)
             place = _beside(target) if refusals else target
             check_target(place, overwrite=overwrite or bool(refusals))
             with writing(place):
@@ -130,6 +135,7 @@ def make(
         ratios=ratios,
         refusals=refusals,
         allowed=gate.allowed_drop(before),
+        busy=busy,
     )
 
 
@@ -169,6 +175,13 @@ def _unsound(parameters: Mapping[str, Any]) -> Iterable[str]:
         yield str(parameters["diverged"])
 
 
+def _missed(built: Package) -> Iterable[str]:
+    """What the step aimed at, and measured that it did not reach."""
+    for target in built.evidence("target"):
+        if not target["reached"]:
+            yield str(target["summary"])
+
+
 def record(
     built: Package,
     before: Evaluation,
@@ -177,8 +190,12 @@ def record(
     ratios: Sequence[Ratio],
     refusals: Sequence[str],
     allowed: float,
+    busy: float = 0.0,
 ) -> None:
-    """Add to the package's evidence what the gate measured, and what it said."""
+    """Add to the package's evidence what the gate measured, and what it said.
+
+    busy: other work's share of the CPUs meanwhile.
+    """
     built.add_evidence("accuracy", {"summary": after.sentence(), **after.facts()})
     built.add_evidence(
         "gate",
@@ -193,5 +210,6 @@ def record(
             "drop": lost.facts(),
             "speed": [ratio.facts() for ratio in ratios],
             "refusals": list(refusals),
+            "other_work": round(busy, 2),
         },
     )

@@ -145,6 +145,7 @@ class PruneStep:
         module, ratio = work.run()
         was, now = size.measure(work.whole, work.example), size.measure(module, work.example)
         progress.stage("writing the pruned model")
+        measured: list[dict[str, Any]] = []
         model = draft.serve / parent.manifest.model
         successor.write(module, parent, model)
         if self.target.kind in ("speedup", "target_ms"):
@@ -153,6 +154,7 @@ class PruneStep:
                 f"measured again, trained: {timing.candidate_ms:.3g} ms, parent "
                 f"{timing.parent_ms:.3g} ms, {timing.speedup:.2f} times faster at batch 1"
             )
+            measured.append(self.target.facts(timing))
         source.write(
             draft.source,
             work.definition,
@@ -177,7 +179,7 @@ class PruneStep:
             },
             seed=self.seed,
             libraries=LIBRARIES,
-            evidence=tuple(each.facts() for each in work.histories),
+            evidence=(*(each.facts() for each in work.histories), *measured),
         )
 
     def ensures(self, parent: Package, draft: Draft, manifest: Manifest) -> None:
@@ -336,12 +338,18 @@ class _Work:
                 )
             return found.size.macs / whole.macs
 
-        asked = {**self._about(), goal.kind: goal.value}
+        asked = {**self._about(), "target": [goal.kind, goal.value]}
         return Target("macs", self.step.checkpoints.measured("share-of-macs", measure, **asked))
 
     def _about(self) -> dict[str, Any]:
         """What a checkpoint must agree with beside the weights and the options."""
-        return {"parent": self.parent.manifest.digest, "recover": self.step.recover}
+        goal = self.step.target
+        return {
+            "parent": self.parent.manifest.digest,
+            "goal": f"--{goal.kind.replace('_', '-')} {goal.value:g}",
+            "recover": self.step.recover,
+            **self.step._choices(),
+        }
 
     def _survey(
         self, module: torch.nn.Module, number: int, fraction: float, original: dict[str, int]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.package import file_size
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
@@ -102,8 +103,8 @@ class HalfStep:
         package.add_evidence(
             "weights",
             {
-                "summary": f"16-bit floats; {parent.size_bytes / 1e6:.2f} MB became "
-                f"{package.size_bytes / 1e6:.2f} MB"
+                "summary": f"16-bit floats; {file_size.text(parent.size_bytes)} became "
+                f"{file_size.text(package.size_bytes)}"
             },
         )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlserve_cli.errors import StepError, first_line, needs_extra
+from mlserve_cli.package import file_size
 from mlserve_cli.package.draft import Draft
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
@@ -109,15 +110,15 @@ class WeightOnlyStep:
             raise StepError("no weight of the model could be stored in fewer bits.")
         if package.size_bytes >= parent.size_bytes:
             raise StepError(
-                f"the result is no smaller: {package.size_bytes / 1e6:.2f} MB, where its parent "
-                f"has {parent.size_bytes / 1e6:.2f} MB.",
+                f"the result is no smaller: {file_size.text(package.size_bytes)}, where its parent "
+                f"has {file_size.text(parent.size_bytes)}.",
                 hint="this model's size is not in its matrix products",
             )
         package.add_evidence(
             "weights",
             {
                 "summary": f"{count} products with {self._bits}-bit weights; "
-                f"{parent.size_bytes / 1e6:.2f} MB became {package.size_bytes / 1e6:.2f} MB",
+                f"{file_size.text(parent.size_bytes)} became {file_size.text(package.size_bytes)}",
                 "products": count,
                 "bits": self._bits,
             },

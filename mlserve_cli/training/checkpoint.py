@@ -132,7 +132,7 @@ class Keeper:
 
         Raises `StepError` when it is of another training, or damaged.
         """
-        self._identity = json.loads(json.dumps(identity | dict(self.about), default=str))
+        self._identity = json.loads(json.dumps({**self.about, **identity}, default=str))
         if self.path is None or not self.checkpoints.resume or not self.path.is_file():
             return None
         from safetensors import SafetensorError, safe_open

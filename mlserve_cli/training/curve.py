@@ -9,6 +9,12 @@ import msgspec
 
 from mlserve_cli.package.definition import Metric
 
+STILL_FALLING = 0.1
+"""A cosine ends flat: a loss that falls by more than a tenth in the last epoch had further to go."""
+
+FEW_STEPS = 100
+"""A tenth of them is the warm-up; what is left moves no network far."""
+
 
 class Epoch(msgspec.Struct, frozen=True):
     """One epoch: the mean training loss, the validation metric, the learning rate at its end.
@@ -53,6 +59,7 @@ class History:
             "kind": "training",
             "title": self.title,
             "summary": self.sentence(),
+            "advice": self.advice(),
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "precision": self.precision,
@@ -64,6 +71,22 @@ class History:
         if self.metric:
             facts["metric"] = msgspec.to_builtins(self.metric)
         return facts
+
+    def advice(self) -> str:
+        """What the curve says of a longer training; "" where it says nothing."""
+        if self.stopped or not self.epochs:
+            return ""
+        if len(self.epochs) > 1:
+            before, last = self.losses[-2:]
+            fell = (before - last) / max(abs(before), 1e-12)
+            if fell > STILL_FALLING:
+                return (
+                    f"the loss still fell by {fell:.0%} in the last epoch: more --epochs would "
+                    "teach it more"
+                )
+        if self.steps < FEW_STEPS:
+            return f"{self.steps} steps are few: more --epochs, or more rows, would teach it more"
+        return ""
 
     def lineage(self) -> dict[str, Any]:
         """What the manifest says of it beside the options: an end before the last epoch."""

@@ -1,7 +1,7 @@
 """A variant gets its name only from the gates; a refused one is kept beside; nothing is lost."""
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -120,6 +120,20 @@ def test_a_variant_that_is_slower_at_one_batch_size_is_refused(
     assert verdict.refusals[0].startswith("slower than its parent: 1.5")
     assert verdict.refusals[0].endswith(f" at batch {batch}")
     assert verdict.package.path.name == "out.refused"
+
+
+def test_a_goal_that_the_step_measured_and_missed_is_refused(iris_package, tmp_path, cases, timed):
+    class Short(Spoil):
+        def apply(self, parent, draft, progress):
+            change = super().apply(parent, draft, progress)
+            said = {"kind": "target", "summary": "it falls short: 1.7 of 2", "reached": False}
+            return replace(change, evidence=(said,))
+
+    verdict = run(Short(), iris_package(), tmp_path / "out", cases)
+    assert verdict.refusals == ("it falls short: 1.7 of 2",)
+    assert verdict.package.path.name == "out.refused"
+    (gate,) = verdict.package.evidence("gate")
+    assert 0 <= gate["other_work"] <= 1
 
 
 def test_a_slower_variant_passes_where_it_was_allowed(iris_package, tmp_path, cases, timed):
