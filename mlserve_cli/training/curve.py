@@ -10,7 +10,7 @@ import msgspec
 from mlserve_cli.package.definition import Metric
 
 STILL_FALLING = 0.1
-"""A cosine ends flat: a loss that falls by more than a tenth in the last epoch had further to go."""
+"""A cosine ends flat: a loss that still falls by more than a tenth had further to go."""
 
 FEW_STEPS = 100
 """A tenth of them is the warm-up; what is left moves no network far."""
@@ -89,10 +89,14 @@ class History:
         return ""
 
     def lineage(self) -> dict[str, Any]:
-        """What the manifest says of it beside the options: an end before the last epoch."""
+        """What the manifest says of it beside the options: what "auto" precision came to, and an
+        end before the last epoch."""
+        facts: dict[str, Any] = {"precision": self.precision}
+        if self.stopped:
+            facts["kept_epoch"] = self.kept
         if self.diverged:
-            return {"kept_epoch": self.kept, "diverged": self.stopped}
-        return {"kept_epoch": self.kept} if self.stopped else {}
+            facts["diverged"] = self.stopped
+        return facts
 
     def sentence(self) -> str:
         """How it went, in a line."""

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from mlserve_cli.training.inputs import Batch
 
-BF16 = ("amx_bf16", "avx512_bf16")
-"""Instruction sets that compute in bf16; with others torch emulates it, slower than float32."""
+BF16 = frozenset({"amx_bf16"})
+"""Instruction sets in which training in bf16 pays. AVX-512 BF16 is none of them: it multiplies at
+most twice as fast as float32, which the conversions on the way cost, and more for wide layers."""
 
 
 def device() -> str:
@@ -25,14 +26,18 @@ def device() -> str:
 
 
 def choose(wanted: str, device: str) -> str:
-    """`wanted`, where "auto" is bf16 if the device computes it in hardware, else fp32."""
+    """`wanted`, where "auto" is bf16 where that pays: AMX, or a GPU with bf16 in hardware.
+
+    It follows from the device alone, never from a timing: a training that is resumed, or a recipe
+    that is replayed, must come to the same.
+    """
     import torch
 
     if wanted != "auto":
         return wanted
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if set(BF16) & set(hardware.detect().isa) else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if BF16.intersection(hardware.detect().isa) else "fp32"
 
 
 def autocast(kind: str, device: str) -> AbstractContextManager[Any]:
