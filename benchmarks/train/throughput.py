@@ -135,15 +135,15 @@ def main() -> None:
     parser.add_argument("--steps", type=float, default=1.0, help="times the steps of a round")
     options = parser.parse_args()
     device = precision.device()
-    kind = precision.choose("auto", device)
     where = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     )
-    print(f"{device} ({where}), {kind}, batches of {options.batch}\n")
-    print(f"{'network':44}{'bare, steps/s':>15}{'ours':>8}{'with average, checkpoints':>28}")
+    print(f"{device} ({where}), batches of {options.batch}\n")
+    print(f"{'network':44}{'':6}{'bare, steps/s':>15}{'ours':>8}{'with average, checkpoints':>28}")
     for name, (make, draw, steps) in cases(options.batch).items():
         steps = round(steps * options.steps)
         epoch = Counted(draw, steps)
+        kind = precision.choose("auto", device, make())
         found: dict[str, list[float]] = {"bare": [], "plain": [], "kept": []}
         for number in range(options.rounds + 1):
             network = make().to(device).train()
@@ -156,7 +156,7 @@ def main() -> None:
                 for key, value in times.items():
                     found[key].append(value)
         print(
-            f"{name:44}{steps / statistics.median(found['bare']):15.1f}"
+            f"{name:44}{kind:6}{steps / statistics.median(found['bare']):15.1f}"
             f"{_share(found, 'plain'):>8}{_share(found, 'kept'):>28}"
         )
 

@@ -21,7 +21,7 @@ def command(
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="auto: bf16 on CPUs with AMX and GPUs that have it."),
+        typer.Option(help="auto: bf16 where the device trains such a network faster in it."),
     ] = None,
     ema: Annotated[
         float | None,

@@ -23,7 +23,7 @@ from mlserve_cli.package.step import Change
 from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.processing.declaration import ClassesOutput
-from mlserve_cli.training import precision, size, soft, source, validation
+from mlserve_cli.training import size, soft, source, validation
 from mlserve_cli.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 from mlserve_cli.training.inputs import Batch, tensors
 from mlserve_cli.training.loop import train
@@ -158,7 +158,7 @@ class DistillStep:
                 parent, self.train_data, target=self.target, batch=options.batch_size
             )
             whence = f"'{self.train_data}'"
-        kind = precision.choose(options.precision, precision.device())
+        kind = options.precision
         asked_for = self._asked_for()
         alpha = rows.check(batches, self.alpha, whence=whence)
         batches, held_out = validation.choose(

@@ -55,7 +55,7 @@ def _networks(parent: Package) -> Iterable[Network]:
     import torch
 
     from mlserve_cli.runtime import golden
-    from mlserve_cli.training import inputs, precision, size, soft, source
+    from mlserve_cli.training import inputs, size, soft, source
     from mlserve_cli.training.losses import task_loss
     from mlserve_cli.training.options import TrainingOptions
 
@@ -66,8 +66,7 @@ def _networks(parent: Package) -> Iterable[Network]:
     batches = inputs.batches(definition, names)
     drawing, steps = _drawn(batches)
     loss = soft.soft_loss(task_loss(definition, options), temperature=4.0, alpha=0.9)
-    kind = precision.choose(options.precision, precision.device())
-    asked = soft.asked(copy.deepcopy(before.module), kind=kind)
+    asked = soft.asked(copy.deepcopy(before.module), kind=options.precision)
     whole = size.measure(before.module, rows)
 
     def epoch(module: torch.nn.Module) -> float:

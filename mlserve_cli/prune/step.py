@@ -21,7 +21,6 @@ from mlserve_cli.runtime import golden
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.training import (
     history,
-    precision,
     randomness,
     size,
     soft,
@@ -412,7 +411,7 @@ class _Work:
     def _teach(self) -> Teach | None:
         if self.step.recover == "targets":
             return None
-        kind = precision.choose(self.options.precision, precision.device())
+        kind = self.options.precision
         # A copy: the loop's device and memory layout are nothing that pruning should meet.
         return soft.lesson(soft.asked(copy.deepcopy(self.whole), kind=kind))
 

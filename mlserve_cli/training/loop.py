@@ -64,7 +64,7 @@ def train(
 
     began = time.monotonic()
     device = precision.device()
-    kind = precision.choose(options.precision, device)
+    kind = precision.choose(options.precision, device, module)
     saved = keeper.read(_identity(module, options, seed, kind)) if keeper.path else None
     if saved and (ended := checkpoint.finished(saved, module)):
         progress.say(f"{title} had ended before: its weights are taken from '{keeper.path}'")

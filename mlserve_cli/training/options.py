@@ -25,7 +25,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     label_smoothing: share of the target spread over all classes (cross-entropy only).
     warmup: share of all steps in which the learning rate rises to its peak.
     clip: largest norm of all gradients together; 0 leaves them as they are.
-    precision: "auto" takes bf16 autocast on CPUs with AMX and GPUs with bf16 in hardware.
+    precision: "auto" takes bf16 autocast on CPUs with AMX, GPUs with bf16 in hardware, and, for
+    networks without convolutions, CPUs with AVX-512 BF16.
     ema: decay of the moving average of the weights, which takes the place of the last step's own;
     0 keeps none. 0.99 to 0.9999 are usual, the more steps the higher.
     patience: how many epochs in a row may be no better on the validation rows; then training ends,

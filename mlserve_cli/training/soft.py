@@ -28,10 +28,14 @@ Comparison = Literal["classes", "values", "directions"]
 
 
 def asked(teacher: torch.nn.Module, *, kind: str) -> Answer:
-    """What a torch module answers first, in float32; it computes in `kind`, and learns nothing."""
+    """What a torch module answers first, in float32; it learns nothing.
+
+    kind: what it computes in; "auto" is what pays for it.
+    """
     import torch
 
     device = precision.device()
+    kind = precision.choose(kind, device, teacher)
     teacher.to(device).eval()
     precision.arrange(teacher)
 

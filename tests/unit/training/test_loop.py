@@ -166,16 +166,25 @@ def test_bf16_is_chosen_only_where_it_pays(monkeypatch):
     class Machine:
         isa: tuple[str, ...] = ()
 
+    nn = torch.nn
+    convolutions = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Linear(64, 10))
+    products = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    patches = nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(192, 192), nn.Linear(192, 192))
+    pieces = nn.Sequential(nn.Embedding(5000, 64), nn.Conv1d(64, 64, 3), nn.Linear(64, 10))
     machine = Machine()
     monkeypatch.setattr(precision.hardware, "detect", lambda: machine)
-    assert precision.choose("auto", "cpu") == "fp32"
-    # Twice as slow as float32 in wide layers, on a CPU that multiplies in it and has no tiles.
+
+    def chosen(*networks):
+        return [precision.choose("auto", "cpu", each) for each in networks]
+
+    assert chosen(convolutions, products) == ["fp32", "fp32"]
     machine.isa = ("avx2", "avx512_vnni", "avx512_bf16")
-    assert precision.choose("auto", "cpu") == "fp32"
-    assert precision.choose("bf16", "cpu") == "bf16"
+    assert chosen(convolutions, pieces) == ["fp32", "fp32"]
+    assert chosen(products, patches) == ["bf16", "bf16"]
+    assert precision.choose("bf16", "cpu", convolutions) == "bf16"
+    assert precision.choose("fp32", "cpu", products) == "fp32"
     machine.isa = ("avx2", "avx512_bf16", "amx_bf16")
-    assert precision.choose("auto", "cpu") == "bf16"
-    assert precision.choose("fp32", "cpu") == "fp32"
+    assert chosen(convolutions, products) == ["bf16", "bf16"]
 
 
 def small(rows=64, *, seed=0):
@@ -315,9 +324,10 @@ def test_a_gpu_computes_in_bf16_if_it_can(monkeypatch):
         return hardware["real"] or (including_emulation and hardware["emulated"])
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert precision.choose("auto", "cuda") == "bf16"
+    module = torch.nn.Linear(2, 2)
+    assert precision.choose("auto", "cuda", module) == "bf16"
     hardware["real"] = False
-    assert precision.choose("auto", "cuda") == "fp32"
+    assert precision.choose("auto", "cuda", module) == "fp32"
 
 
 @pytest.mark.gpu
