@@ -2,7 +2,8 @@
 
 Every batch of an epoch is drawn once to be counted, and looked at then. Those that look odd are
 given to the network and its loss: a network may know what to do with NaN, and a loss with labels
-that are missing, so that only what comes of them decides.
+that are missing, so that only what comes of them decides. Where nothing is odd, nothing is run but
+one forward pass, which says how many classes there are.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Examination:
     count: int = 0
     _odd: dict[str, Odd] = field(default_factory=dict)
     _ends: dict[str, int] = field(default_factory=dict)
+    _labelled: Batch | None = None
 
     def see(self, batch: Batch) -> None:
         """Look at the next batch."""
@@ -48,14 +50,25 @@ class Examination:
         if hasattr(targets, "is_floating_point") and targets.numel():
             self._labels(targets, batch)
 
-    def judge(self, value_of: Callable[[Batch], torch.Tensor]) -> None:
+    def judge(
+        self,
+        scores_of: Callable[[Batch], torch.Tensor],
+        value_of: Callable[[Batch], torch.Tensor],
+    ) -> None:
         """Let the loss say what it makes of the odd batches.
 
-        value_of: a batch → its loss, in eval mode. Raises `StepError` where that is no number, and
-        what `value_of` raises, for the labels.
+        scores_of: a batch → the first output. value_of: → the loss. Raises `StepError` where that
+        is no number, and what `value_of` raises for labels.
         """
         import torch
 
+        if self._labelled is not None:
+            scores = scores_of(self._labelled)
+            classes = scores.shape[1] if scores.ndim > 1 else 1
+            if classes == 1 or self._ends["low"] >= 0:
+                self._odd.pop("low")
+            if classes == 1 or self._ends["high"] < classes:
+                self._odd.pop("high")
         for odd in self._odd.values():
             value = value_of(odd.batch)
             if not torch.isfinite(value).all():
@@ -82,6 +95,7 @@ class Examination:
 
         if targets.is_floating_point() or targets.dtype == torch.bool:
             return
+        self._labelled = self._labelled or batch
         low, high = (int(end) for end in targets.aminmax())
         for name, end, beyond in (("low", low, -1), ("high", high, 1)):
             if name not in self._ends or beyond * end > beyond * self._ends[name]:

@@ -7,14 +7,14 @@ What it speaks of stands in files of its own: `schedule`, `loader`, `ema`, `earl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mlserve_cli import __version__
-from mlserve_cli.errors import StepError, first_line
+from mlserve_cli.errors import StepError
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.training import checkpoint, interruption, precision, randomness, schedule
 from mlserve_cli.training.checkpoint import NOWHERE, Keeper
@@ -24,6 +24,7 @@ from mlserve_cli.training.examination import Examination
 from mlserve_cli.training.inputs import Batch
 from mlserve_cli.training.loader import Loader
 from mlserve_cli.training.options import TrainingOptions
+from mlserve_cli.training.rehearsal import Rehearsal, in_float32, number, translated
 from mlserve_cli.training.state import State
 from mlserve_cli.training.validation import Validation
 
@@ -78,7 +79,8 @@ def train(
     else:
         seen = Examination()
         per_epoch = loader.count(seen.see)
-        seen.judge(lambda batch: _tried(module, batch, loss, teach, device=device, kind=kind))
+        dry = Rehearsal(module=module, loss=loss, teach=teach, device=device, kind=kind)
+        seen.judge(dry.scores, dry.value)
     state = State(
         module,
         options,
@@ -100,7 +102,7 @@ def train(
                 with loader.epoch(state.epoch, skip=state.step, expected=state.first) as epoch:
                     for batch in epoch:
                         state.first = loader.first
-                        with _translated():
+                        with translated():
                             value = _step(state, batch, loss, teach, loader.turn, kind)
                         state.stepped(value)
                         progress.advance(note=state.losses.note)
@@ -157,37 +159,13 @@ def _step(
     with turn:  # dropout draws here, and a loss may
         with precision.autocast(kind, state.device):
             outputs = state.module(*inputs)
-        value = _number(loss(_float(outputs), targets))
+        value = number(loss(in_float32(outputs), targets))
     schedule.set_rate(state.optimizer, state.rate)
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
     if state.options.clip:
         torch.nn.utils.clip_grad_norm_(state.trained, state.options.clip)
     state.optimizer.step()
-    return value
-
-
-def _tried(
-    module: torch.nn.Module,
-    batch: Batch,
-    loss: Loss,
-    teach: Teach | None,
-    *,
-    device: str,
-    kind: str,
-) -> torch.Tensor:
-    """The loss of a batch as the network is, in eval mode; nothing is learned, nothing drawn."""
-    import torch
-
-    inputs, targets = precision.place(batch[0], device), precision.move(batch[1], device)
-    module.eval()
-    with randomness.apart(), _translated(), torch.no_grad():
-        if teach:
-            targets = teach(inputs, targets)
-        with precision.autocast(kind, device):
-            outputs = module(*inputs)
-        value = _number(loss(_float(outputs), targets))
-    module.train()
     return value
 
 
@@ -209,32 +187,6 @@ def _diverged(state: State, error: Diverged) -> str:
     return f"{where}; the weights of epoch {state.best.epoch} are kept"
 
 
-def _number(value: Any) -> torch.Tensor:
-    """What a loss answered. Raises `StepError` unless it is one number that can be learned from."""
-    import torch
-
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value
-    shape = f" of {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
-    raise StepError(
-        f"loss() returns {type(value).__name__}{shape}, where it must return a tensor that is one "
-        "number.",
-        hint="end it with .mean()",
-    )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise StepError(
-            f"a training step fails: {first_line(error)}",
-            hint="check what training() yields; a last batch of one row is one too small for "
-            "batch normalization",
-        ) from error
-
-
 def _identity(
     module: torch.nn.Module, options: TrainingOptions, seed: int, kind: str
 ) -> dict[str, Any]:
@@ -249,16 +201,3 @@ def _identity(
         "precision": kind,
         "first weights": checkpoint.weights_digest(module),
     }
-
-
-def _float(outputs: Any) -> Any:
-    """Outputs in float32: a loss loses too much in bf16. Classes of the user's stay as they are."""
-    import torch
-
-    if isinstance(outputs, torch.Tensor):
-        return outputs.float() if outputs.is_floating_point() else outputs
-    if type(outputs) is dict:
-        return {name: _float(value) for name, value in outputs.items()}
-    if type(outputs) in (tuple, list):
-        return type(outputs)(_float(value) for value in outputs)
-    return outputs

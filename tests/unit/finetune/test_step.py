@@ -49,8 +49,13 @@ def test_a_package_learns_on_and_says_how(validated_package, tmp_path):
     record = made.manifest.lineage[-1]
     assert made.manifest.variant == "trained-fp32"
     assert (record.step, record.seed) == ("train", 0)
-    assert record.parameters == {"epochs": 2, "learning_rate": pytest.approx(0.02), "ema": 0.9}
     (evidence,) = made.evidence("training")
+    assert record.parameters == {
+        "epochs": 2,
+        "learning_rate": pytest.approx(0.02),
+        "ema": 0.9,
+        "precision": evidence["precision"],
+    }
     assert [sorted(epoch) for epoch in evidence["curve"]] == [
         ["learning_rate", "loss", "validation"]
     ] * 2
