@@ -198,7 +198,7 @@ def timed(
         if reached(best.timing):
             said = sentence(neighbours.share())
             if said:
-                progress.say(f"{said}: on an idle machine it may be another")
+                progress.say(f"{said}: on an idle machine it may come out otherwise")
             return best
     raise _out_of_reach(target, best, whole, survey, neighbours.share())
 

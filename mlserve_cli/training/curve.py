@@ -100,7 +100,9 @@ class History:
 
     def sentence(self) -> str:
         """How it went, in a line."""
-        text = f"{len(self.epochs)} epochs, {self.steps:,} steps in {self.precision}"
+        count = len(self.epochs)
+        text = f"{count} epoch{'s' * (count != 1)}, {self.steps:,} steps in {self.precision}"
         if self.epochs:
-            text += f": loss {self.epochs[0].loss:.3f} → {self.epochs[-1].loss:.3f}"
+            ends = [self.epochs[0].loss, self.epochs[-1].loss][: 1 + (count > 1)]
+            text += f": loss {' → '.join(f'{loss:.3f}' for loss in ends)}"
         return text + (f"; {self.stopped}" if self.stopped else "")

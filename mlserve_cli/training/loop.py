@@ -89,7 +89,9 @@ def train(
         higher_is_better=validation is not None and validation.metric.higher_is_better,
     )
     state.first = loader.first
-    progress.stage(f"{title}, {options.epochs} epochs in {kind}", state.total)
+    progress.stage(
+        f"{title}, {options.epochs} epoch{'s' * (options.epochs != 1)} in {kind}", state.total
+    )
     if saved:
         began -= saved.facts["seconds"]
         state.restore(saved)

@@ -8,6 +8,11 @@ def history(*losses, steps=1000, **more):
     return History(epochs=epochs, steps=steps, seconds=1.0, precision="fp32", **more)
 
 
+def test_one_epoch_has_one_loss_and_several_have_two():
+    assert history(2.0, steps=20).sentence() == "1 epoch, 20 steps in fp32: loss 2.000"
+    assert "3 epochs, 1,000 steps in fp32: loss 2.000 → 0.500" in history(2.0, 1.0, 0.5).sentence()
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [
