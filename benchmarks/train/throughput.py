@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=float, default=1.0, help="times the steps of a round")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     options = parser.parse_args()
     device = precision.device()
     where = (
@@ -143,7 +144,7 @@ def main() -> None:
     for name, (make, draw, steps) in cases(options.batch).items():
         steps = round(steps * options.steps)
         epoch = Counted(draw, steps)
-        kind = precision.choose("auto", device, make())
+        kind = precision.choose(options.precision, device, make())
         found: dict[str, list[float]] = {"bare": [], "plain": [], "kept": []}
         for number in range(options.rounds + 1):
             network = make().to(device).train()
