@@ -126,7 +126,15 @@ class LiveProgress:
 
 @contextmanager
 def progress() -> Iterator[LiveProgress]:
-    """Show progress for as long as the block runs."""
+    """Show progress for as long as the block runs; temporary files lie in a folder of its own."""
+    from mlserve_cli.cli import temporary
+
+    with temporary.folder(), _shown() as shown:
+        yield shown
+
+
+@contextmanager
+def _shown() -> Iterator[LiveProgress]:
     if not sys.stderr.isatty():
         yield LiveProgress(None)
         return

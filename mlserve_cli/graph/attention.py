@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlserve_cli.graph import opset
+
 if TYPE_CHECKING:
     import onnx
 
@@ -58,6 +60,7 @@ class Finder:
         source: Callable[[onnx.NodeProto], str] = lambda product: str(product.input[0]),
     ) -> None:
         self._graph = model.graph
+        self._opset = opset.of(model)
         self._columns = columns
         self._source = source
         self._makers = {name: node for node in self._graph.node for name in node.output}
@@ -77,6 +80,8 @@ class Finder:
         scores, scale = self._unscaled(scores)
         product = self._makers.get(scores)
         if product is None or product.op_type != "MatMul":
+            return None
+        if not self._is_over_keys(softmax, self._rank(product.input[0])):
             return None
         query, factor = self._projection(product.input[0])
         key, other = self._projection(product.input[1])
@@ -161,6 +166,28 @@ class Finder:
         if node.input[1] not in self._columns:
             return None, scale
         return Projection(product=node, bias=bias), scale
+
+    def _is_over_keys(self, softmax: onnx.NodeProto, rank: int) -> bool:
+        """Whether each query's shares add up to 1, which only the last axis of the scores makes.
+
+        rank: of the scores, 0 where it is not known. Before opset 13 the axis is 1 if nothing is
+        said, and all from there on is one: over the last axis both mean the same.
+        """
+        default = -1 if self._opset >= 13 else 1
+        axis = next((item.i for item in softmax.attribute if item.name == "axis"), default)
+        return axis in (-1, rank - 1)
+
+    def _rank(self, name: str) -> int:
+        """How many axes the node says that wrote them: a Transpose, or a Reshape."""
+        while (node := self._makers.get(name)) is not None:
+            if node.op_type == "Transpose" and node.attribute:
+                return len(node.attribute[0].ints)
+            if node.op_type == "Reshape":
+                shape = self._array(node.input[1])
+                return int(shape.size) if shape is not None else 0
+            before, _ = self._unscaled(name)
+            name = before if before != name else ""
+        return 0
 
     def _head_size(self, name: str) -> int:
         """The last size of the shape that parts the query into heads."""

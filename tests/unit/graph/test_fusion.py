@@ -74,6 +74,48 @@ def test_what_was_fused_can_be_taken_apart_again(traced):
     np.testing.assert_allclose(run(model, rows(5)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("axes", "axis", "opset", "found"),
+    [(4, -1, 17, 1), (4, 3, 17, 1), (4, None, 17, 1), (4, 2, 17, 0), (4, -2, 17, 0),
+     (4, 1, 17, 0), (4, -1, 11, 1), (4, 3, 11, 1), (4, None, 11, 0),
+     (3, -1, 17, 1), (3, 2, 17, 1), (3, 1, 17, 0), (3, 3, 17, 0)],
+)  # fmt: skip
+def test_shares_of_another_axis_than_the_keys_are_no_attention(axes, axis, opset, found):
+    """Scores of four axes, or of three, where an exporter put the heads beside the rows."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    apart, whole = ([0, 0, 2, 8], [0, 0, 16]) if axes == 4 else ([-1, 6, 8], [-1, 6, 16])
+    across, down = ([0, 2, 1, 3], [0, 2, 3, 1]) if axes == 4 else ([0, 1, 2], [0, 2, 1])
+    constants = [numpy_helper.from_array(np.ones((16, 16), np.float32), each) for each in "qkv"]
+    constants += [
+        numpy_helper.from_array(np.array(shape), name)
+        for name, shape in {"apart": apart, "whole": whole}.items()
+    ]
+    nodes = []
+    for each, order in (("q", across), ("k", down), ("v", across)):
+        nodes += [
+            helper.make_node("MatMul", ["x", each], [f"{each}_product"]),
+            helper.make_node("Reshape", [f"{each}_product", "apart"], [f"{each}_parted"]),
+            helper.make_node("Transpose", [f"{each}_parted"], [f"{each}_heads"], perm=order),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["q_heads", "k_heads"], ["scores"]),
+        helper.make_node(
+            "Softmax", ["scores"], ["shares"], **({} if axis is None else {"axis": axis})
+        ),
+        helper.make_node("MatMul", ["shares", "v_heads"], ["weighed"]),
+        helper.make_node("Transpose", ["weighed"], ["turned"], perm=across),
+        helper.make_node("Reshape", ["turned", "whole"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 6, 16]) for name in "xy"
+    ]
+    graph = helper.make_graph(nodes, "attending", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+    assert len(attention.Finder(model, attention.columns(model)).all()) == found
+
+
 @pytest.mark.parametrize("written", ["eager", "sdpa"])
 def test_attention_with_a_mask_is_found_however_the_exporter_wrote_it(written):
     import onnx
