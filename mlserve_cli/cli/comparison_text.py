@@ -83,7 +83,7 @@ def sentences(found: Comparison) -> list[str]:
         said.insert(4, f"McNemar's exact test: p = {found.verdict.drop.p_value:.3g}")
     if found.disagreement is not None:
         said.append(found.disagreement.sentence())
-    else:
+    elif found.verdict.after.neighbours is None:
         said.append("their outputs decide nothing about a row that could be compared")
     return said
 

@@ -72,6 +72,8 @@ def _print(found: Evaluated) -> None:
             f"note: for {found.evaluation.nan_rows} of {found.evaluation.n} rows the model "
             "answers NaN; they count as wrong"
         )
+    if found.evaluation.neighbours is not None:
+        out.print(found.evaluation.neighbours.sentence(), highlight=False)
     doubt = found.evaluation.doubt()
     if doubt:
         console.note(f"note: {doubt}")

@@ -92,6 +92,7 @@ def sentences(verdict: Verdict) -> list[str]:
     return [
         verdict.drop.sentence(),
         verdict.drop.proof(verdict.allowed),
+        *([verdict.after.neighbours.sentence()] if verdict.after.neighbours else []),
         *(ratio.sentence() for ratio in verdict.ratios),
         *filter(None, [neighbours.sentence(verdict.busy)]),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlserve_cli.errors import DataError, DefinitionError
 from mlserve_cli.evaluate.batches import run_rows
-from mlserve_cli.evaluate.metrics import decisions
+from mlserve_cli.evaluate.metrics import told
 from mlserve_cli.package.definition import Definition, named
 from mlserve_cli.package.package import Package
 from mlserve_cli.runtime.engines import Engine
@@ -22,7 +22,10 @@ DEFINITION = "definition.py"
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Targets that nobody knows to be right: what another package decided, (batch,)."""
+    """Targets that nobody knows to be right: what another package decided, (batch,).
+
+    Where it decides nothing, its values, (batch, n), or embeddings, (batch, size).
+    """
 
     values: Array
 
@@ -94,7 +97,7 @@ def from_reference(reference: Package, batches: Iterable[Tensors]) -> Iterator[C
 
 def _decided(engine: Engine, reference: Package, inputs: Tensors) -> Decisions:
     manifest = reference.manifest
-    return Decisions(decisions(run_rows(engine, manifest, inputs), manifest))
+    return Decisions(told(run_rows(engine, manifest, inputs), manifest))
 
 
 def _read(

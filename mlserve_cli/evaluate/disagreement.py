@@ -13,6 +13,7 @@ import numpy as np
 
 from mlserve_cli.evaluate.batches import run_rows
 from mlserve_cli.evaluate.cases import Decisions
+from mlserve_cli.evaluate.embeddings import output_of
 from mlserve_cli.evaluate.proportions import wilson
 from mlserve_cli.package.definition import to_array
 from mlserve_cli.package.package import Package
@@ -86,7 +87,9 @@ class Decided:
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self.decider = decider(package.manifest)
+        # Of an embedding no row can be shown to be otherwise: what counts is who is next to it.
+        is_embedding = output_of(package.manifest) is not None
+        self.decider = None if is_embedding else decider(package.manifest)
         self.found: list[Any] = []
 
     def __call__(self, inputs: Tensors, outputs: Tensors, targets: Any) -> None:

@@ -13,6 +13,8 @@ from mlserve_cli.errors import DataError, StepError
 from mlserve_cli.evaluate.batches import run_rows
 from mlserve_cli.evaluate.cases import Case, Decisions, from_definition
 from mlserve_cli.evaluate.constant import Constant
+from mlserve_cli.evaluate.embeddings import Neighbours
+from mlserve_cli.evaluate.metrics import COSINE
 from mlserve_cli.evaluate.proportions import mcnemar, paired_difference, wilson
 from mlserve_cli.evaluate.scores import Scores
 from mlserve_cli.evaluate.wording import range_of, with_unit
@@ -40,6 +42,8 @@ class Evaluation:
     resampled: (resamples,) float64, that number for each seeded draw of rows, not scaled.
     fingerprint: of the targets, so that only evaluations of the same rows are compared.
     constant: what always answering the commonest class would reach; None where rows have none.
+    neighbours: of embeddings, how many rows keep their nearest; None of anything else.
+    spread: the range of the parent's values, where those are the targets; else None.
     """
 
     metric: Metric
@@ -51,6 +55,8 @@ class Evaluation:
     nan_rows: int = 0
     fingerprint: str = ""
     constant: Constant | None = None
+    neighbours: Neighbours | None = None
+    spread: float | None = None
     per_sample: Array | None = field(default=None, repr=False)
     resampled: Array | None = field(default=None, repr=False)
 
@@ -59,7 +65,8 @@ class Evaluation:
 
         schema 1; metric, unit, higher_is_better; value with low and high, its 95 % interval by
         `interval`; n rows, nan_rows of them answered with NaN; fingerprint of their targets;
-        constant, the commonest class of them and its share; doubt, "" where there is none.
+        constant, the commonest class of them and its share; doubt, "" where there is none;
+        neighbours, of embeddings the rows that keep their nearest.
         """
         return {
             "schema": SCHEMA,
@@ -74,6 +81,7 @@ class Evaluation:
             "nan_rows": self.nan_rows,
             "fingerprint": self.fingerprint,
             "constant": self.constant.facts() if self.constant else None,
+            "neighbours": self.neighbours.facts() if self.neighbours else None,
             "doubt": self.doubt(),
         }
 
@@ -254,7 +262,7 @@ def drop(before: Evaluation, after: Evaluation) -> Drop:
     p_value = None
     if before.per_sample is not None and after.per_sample is not None:
         first, second = before.per_sample, after.per_sample
-        if _is_binary(first) and _is_binary(second):
+        if _is_binary(first, metric) and _is_binary(second, metric):
             lost = int(np.count_nonzero(first > second))
             won = int(np.count_nonzero(first < second))
             interval, method = paired_difference(lost, won, before.n), "Agresti-Min, paired"
@@ -288,7 +296,7 @@ def _measured(scores: Scores) -> Evaluation:
     if values is None:
         point, resampled = scores.whole()
         interval, method = percentile(resampled).around(point), "bootstrap"
-    elif _is_binary(values):
+    elif _is_binary(values, metric):
         point = float(values.mean())
         interval, method = wilson(int(values.sum()), n), "Wilson"
     else:
@@ -311,13 +319,16 @@ def _measured(scores: Scores) -> Evaluation:
         nan_rows=scores.nan_rows,
         fingerprint=scores.fingerprint(),
         constant=scores.constant(),
+        neighbours=scores.neighbours(),
+        spread=scores.spread(),
         per_sample=values,
         resampled=resampled,
     )
 
 
-def _is_binary(values: Array) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
+def _is_binary(values: Array, metric: Metric) -> bool:
+    """Whether answers are right or wrong; a cosine of 1 is only as large as it can be."""
+    return metric.name != COSINE.name and bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def _check_pair(before: Evaluation, after: Evaluation) -> None:

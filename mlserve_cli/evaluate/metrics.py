@@ -4,6 +4,8 @@
     agreement   the same, where the targets are another package's decisions
     mae         number targets: the absolute error of each row; lower is better
     rmse        number targets: the root of the mean squared error over all rows; lower is better
+    cosine      embeddings as targets: the cosine between both, of each row
+    neighbours  embeddings as targets: 1 where the nearest other row is the same one, else 0
 
 A definition's METRIC may name one of them; then metric() need not be written.
 """
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mlserve_cli.errors import DataError, DefinitionError, StepError
+from mlserve_cli.evaluate import embeddings
 from mlserve_cli.package.definition import Metric
 from mlserve_cli.runtime.manifest import Manifest
 from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
@@ -28,10 +31,43 @@ ACCURACY = Metric()
 AGREEMENT = Metric(name="agreement")
 MAE = Metric(name="mae", higher_is_better=False, unit="")
 RMSE = Metric(name="rmse", higher_is_better=False, unit="")
+COSINE = Metric(name="cosine", unit="")
+NEIGHBOURS = Metric(name="neighbours")
 
 BUILT_IN: Mapping[str, Metric] = {
-    metric.name: metric for metric in (ACCURACY, AGREEMENT, MAE, RMSE)
+    metric.name: metric for metric in (ACCURACY, AGREEMENT, MAE, RMSE, COSINE, NEIGHBOURS)
 }
+OF_EMBEDDINGS = (COSINE.name, NEIGHBOURS.name)
+"""Their targets are embeddings, and a row is judged beside all others."""
+
+
+def told(outputs: Tensors, manifest: Manifest) -> Array:
+    """What a package says of each row, to be held against another package: (batch, …).
+
+    An embedding, (batch, size); else what `decisions` answers.
+    """
+    if embeddings.output_of(manifest) is not None:
+        return embeddings.vectors(outputs, manifest)
+    return decisions(outputs, manifest)
+
+
+def embedded(outputs: Tensors, manifest: Manifest) -> Array:
+    """(batch, size): the output that is an embedding, or that a definition's METRIC makes one."""
+    if embeddings.output_of(manifest) is not None:
+        return embeddings.vectors(outputs, manifest)
+    array = outputs[_decisive(outputs, manifest)]
+    return array.reshape(array.shape[0], -1)
+
+
+def of_embeddings(metric: Metric | None, manifest: Manifest, *, agreement: bool) -> Metric | None:
+    """The metric where embeddings are judged: what the definition says, else their cosine.
+
+    None where the model answers none, or they are held against targets of another kind.
+    """
+    if metric is not None and metric.name in OF_EMBEDDINGS:
+        return metric
+    is_asked = agreement and embeddings.output_of(manifest) is not None
+    return COSINE if is_asked else None
 
 
 def choose(
@@ -40,7 +76,8 @@ def choose(
     """The built-in metric for data that looks like this, and its function.
 
     metric: what the definition says. "accuracy", also the default of a definition that says
-    nothing, becomes "mae" where the targets or the answers are numbers on a scale.
+    nothing, becomes "mae" where the targets or the answers are numbers on a scale. Metrics of
+    embeddings are for `of_embeddings`.
     """
     numbers = _is_regression(manifest, outputs, targets)
     asked = metric or (MAE if numbers else ACCURACY)
@@ -99,10 +136,12 @@ def rmse(outputs: Tensors, targets: Array, manifest: Manifest) -> float:
 def decisions(outputs: Tensors, manifest: Manifest) -> Array:
     """What the model decides a row, (batch,): labels as it writes them, or the best score's index.
 
-    A model that answers one number a row decides nothing; its numbers are returned as they are.
-    Scores with a NaN among them decide for no class, -1.
+    A model that answers one number a row, or declares values, decides nothing; its numbers are
+    returned as they are. Scores with a NaN among them decide for no class, -1.
     """
     array = outputs[_decisive(outputs, manifest)]
+    if isinstance(manifest.processing.output, ValuesOutput) and array.size != array.shape[0]:
+        return array
     if array.dtype.kind in "iubO" or array.ndim == 1 or array.shape[1] == 1:
         return _column(array, "the output")
     if array.ndim != 2:

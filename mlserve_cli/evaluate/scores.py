@@ -14,6 +14,7 @@ import numpy as np
 from mlserve_cli.errors import DataError, DefinitionError, MlserveError
 from mlserve_cli.evaluate import metrics
 from mlserve_cli.evaluate.constant import Classes, Constant
+from mlserve_cli.evaluate.embeddings import Embeddings, Neighbours
 from mlserve_cli.package.definition import Metric, to_array
 from mlserve_cli.package.interval import draws
 from mlserve_cli.runtime.manifest import Manifest
@@ -40,6 +41,8 @@ class Scores:
         self._outputs: list[Tensors] = []  # for a metric that is one number
         self._targets: list[Targets] = []
         self._whole: bool | None = None
+        self._embeddings: Embeddings | None = None
+        self._ends: list[float] = []  # smallest and largest value of each batch
         self._hash = hashlib.sha256()
         self._classes = Classes()
         self.n = 0
@@ -56,6 +59,10 @@ class Scores:
         """Add a batch. `agreement`: the targets are another package's decisions."""
         count = rows(outputs)
         wanted = _targets(targets, count)
+        asked = metrics.of_embeddings(self._asked, self._manifest, agreement=agreement)
+        if asked is not None and (agreement or self._own is None):
+            self._take_embeddings(asked, outputs, wanted)
+            return
         self._hash.update(_bytes(wanted))
         self._classes.take(wanted)
         if self._function is None or (agreement and self._own is not None):
@@ -67,6 +74,9 @@ class Scores:
                 )
             self._own = None
             self._metric, self._function = metrics.choose(asked, self._manifest, outputs, wanted)
+        if agreement and not isinstance(wanted, dict) and self.metric.name == metrics.MAE.name:
+            finite = wanted[np.isfinite(wanted)]
+            self._ends += [float(end(finite)) for end in (np.min, np.max) if finite.size]
         missing = _nan_rows(outputs, count)
         self.nan_rows += int(missing.sum())
         self.n += count
@@ -81,8 +91,32 @@ class Scores:
                 return
         self._parts.append(self._checked(answer, count, missing))
 
+    def _take_embeddings(self, metric: Metric, outputs: Tensors, wanted: Targets) -> None:
+        if isinstance(wanted, dict) or wanted.dtype.kind not in "fiu" or wanted.ndim < 2:
+            raise DataError(
+                f"the metric '{metric.name}' needs embeddings as targets, (batch, size) numbers.",
+                hint="give a list of numbers a row, or rows without targets and a package whose "
+                "output is declared: PROCESSING = {'output': {'kind': 'values', 'tensor': …}}",
+            )
+        found = metrics.embedded(outputs, self._manifest)
+        if self._embeddings is None:
+            self._metric, self._whole, self._embeddings = metric, False, Embeddings()
+        wanted = wanted.reshape(len(wanted), -1)
+        self._embeddings.take(found, wanted)
+        # By its largest number each, which another run of the same package does not move.
+        self._hash.update(_bytes(np.abs(wanted).argmax(axis=1)))
+        self.nan_rows += int(_nan_rows(outputs, len(found)).sum())
+        self.n += len(found)
+
+    def neighbours(self) -> Neighbours | None:
+        """How many rows keep their nearest neighbour; None where no embeddings are judged."""
+        return None if self._embeddings is None else self._embeddings.neighbours()
+
     def per_sample(self) -> Array | None:
         """(n,) float64, or None where the metric is one number for all rows."""
+        if self._embeddings is not None:
+            is_angle = self.metric.name == metrics.COSINE.name
+            return self._embeddings.cosines() if is_angle else self._embeddings.kept()
         return None if self._whole else np.concatenate(self._parts)
 
     def whole(self) -> tuple[float, Array]:
@@ -112,6 +146,10 @@ class Scores:
                 hint="evaluate with more rows, or return one value a row",
             )
         return point, found
+
+    def spread(self) -> float | None:
+        """From the smallest to the largest of another package's values; None of anything else."""
+        return max(self._ends) - min(self._ends) if self._ends else None
 
     def fingerprint(self) -> str:
         """A digest of all targets, in their order."""

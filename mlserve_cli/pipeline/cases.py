@@ -65,7 +65,8 @@ class Cases:
         if not self.can_judge:
             raise StepError(
                 f"there is nothing to measure the accuracy of '{package.path}' with.",
-                hint="give the definition an evaluation(), or pass --data FILE",
+                hint="pass --data FILE: rows with targets, or without, to be held against what "
+                "this package answers; or give the definition an evaluation()",
             )
         if self.calibration_data is not None and not any(
             rows(batch) for batch in self._read(package, self.calibration_data)

@@ -33,7 +33,7 @@ class Gate:
     """What a variant may cost.
 
     max_drop: in the metric's unit; None takes one point, or one percent of the parent's value
-    where the metric is not in points.
+    where the metric is not in points; of the range of its values where those are the targets.
     batch_sizes: where the speed is compared; slower at any of them, beyond noise, is slower.
     seconds: measured for each batch size, parent and variant together.
     """
@@ -49,7 +49,7 @@ class Gate:
             return self.max_drop
         if before.metric.unit == "points":
             return DEFAULT_MAX_DROP_POINTS
-        return abs(before.value) / 100
+        return (abs(before.value) if before.spread is None else before.spread) / 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
