@@ -75,12 +75,14 @@ def command(
         ),
     ] = "auto",
     fuse: Annotated[
-        bool,
+        bool | None,
         typer.Option(
+            "--fuse/--no-fuse",
             help="static: attention as one int8 operator, which ONNX Runtime alone has; --no-fuse "
-            "for a file that other engines take as well."
+            "for a file that other engines take as well. If neither is given, what is quicker here "
+            "on the package's golden rows.",
         ),
-    ] = True,
+    ] = None,
     algorithm: Annotated[
         Literal["rtn", "hqq"],
         typer.Option(help="int4: round to nearest, or half-quadratic (needs torch)."),
@@ -149,7 +151,8 @@ def command(
             "--bias-correction": ("static", bias_correction),
             "--target-isa": ("static qat", target_isa != "this"),
             "--reduce-range": ("static qat", reduce_range != "auto"),
-            "--no-fuse": ("static", not fuse),
+            "--fuse": ("static", fuse is True),
+            "--no-fuse": ("static", fuse is False),
             "--algorithm": ("int4", algorithm != "rtn"),
             "--accuracy-aware": ("static", accuracy_aware),
             "--epochs": ("qat", epochs is not None),
@@ -184,7 +187,7 @@ def command(
         "bias_correction": bias_correction,
         "target_isa": target_isa,
         "reduce_range": reduce_range,
-        "fuse": fuse and method == "static",
+        "fuse": fuse if method == "static" else False,
         "algorithm": algorithm,
         "quantizer": quantizer,
         "cache": cache,

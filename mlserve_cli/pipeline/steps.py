@@ -94,7 +94,7 @@ def quantize(
     bias_correction: bool = False,
     target_isa: Isa = "this",
     reduce_range: Reduce = "auto",
-    fuse: bool = False,
+    fuse: bool | None = False,
     algorithm: Algorithm = "rtn",
     quantizer: str = "onnxruntime",
     cache: bool = True,

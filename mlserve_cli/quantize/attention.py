@@ -7,7 +7,7 @@ is rounded that was not rounded before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,11 @@ import numpy as np
 
 from mlserve_cli.graph import clean, fusion
 from mlserve_cli.graph.attention import Attention, Finder, biases, replace
+from mlserve_cli.package.package import Package
 from mlserve_cli.quantize import result
 from mlserve_cli.quantize.weights import Weights, attribute
+from mlserve_cli.runtime import golden
+from mlserve_cli.runtime.measuring import tiled
 from mlserve_cli.runtime.tensors import Array, Tensors
 
 if TYPE_CHECKING:
@@ -30,15 +33,21 @@ which are which, and adds this number itself."""
 BATCHES = 3
 """Of calibration rows, on which the two are compared."""
 
+SIZES = (1, 8)
+"""Where the gates compare the speed, if nothing else is asked for."""
+
 SHARE = 0.02
 """Of the rows may be answered otherwise: where a float sum in another order falls to the other side
 of a rounding, a tie may be decided the other way."""
 
 
-def fused(model: ModelProto, rows: Iterable[Tensors], folder: Path) -> tuple[ModelProto, int]:
+def fused(
+    model: ModelProto, rows: Iterable[Tensors], folder: Path, *, timed: Sequence[Tensors] = ()
+) -> tuple[ModelProto, int]:
     """The model with its attentions fused, and how many; as it is where the answers would differ.
 
     `rows` are batches to compare on, at batch 1, 2 and 7; `folder` is for files on the way.
+    timed: batches on which it must be quicker too; none where it need not be.
     """
     import onnx
 
@@ -54,7 +63,17 @@ def fused(model: ModelProto, rows: Iterable[Tensors], folder: Path) -> tuple[Mod
     clean.save(candidate, after)
     some = list(islice(rows, BATCHES))
     agree = fusion.agrees(before, after, some, tolerance=result.TOLERANCE, share=SHARE)
+    if agree and timed:
+        agree = fusion.is_quicker(before, after, timed)
     return (candidate, count) if agree else (model, 0)
+
+
+def usual(parent: Package) -> list[Tensors]:
+    """Golden rows of a package, in the batches that its speed is judged by: one row, and eight."""
+    inputs = golden.read(parent.serve).inputs
+    fixed, most = parent.manifest.fixed_batch, parent.manifest.batch.max_batch
+    sizes = [fixed] if fixed else sorted({min(size, most or size) for size in SIZES})
+    return [tiled(inputs, size) for size in sizes]
 
 
 def fuse(model: ModelProto) -> int:

@@ -21,7 +21,8 @@ class Choices:
     reduce_range: seven bits for weights, so that no pair of products saturates 16 bits.
     smooth: move outliers of activations into weights before rounding (SmoothQuant).
     bias_correction: take the mean error that rounding leaves back out of the biases.
-    fuse: write attention as one int8 operator, which ONNX Runtime alone has.
+    fuse: write attention as one int8 operator, which ONNX Runtime alone has. None: where it is
+        quicker here, on the rows of the package.
     exclude: names, or patterns with `*`, of convolutions and products to leave in float.
     """
 
@@ -31,7 +32,7 @@ class Choices:
     reduce_range: bool = False
     smooth: bool = False
     bias_correction: bool = False
-    fuse: bool = False
+    fuse: bool | None = False
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -300,9 +300,10 @@ class StaticStep:
             del done.model.graph.value_info[:]
             model, fused = done.model, 0
             here = parent.manifest.engine == "onnxruntime" and self._choices.form == "u8s8"
-            if self._choices.fuse and here:
+            if self._choices.fuse is not False and here:
                 progress.stage("fusing attention")
-                model, fused = attention.fused(model, rows, folder)
+                timed = () if self._choices.fuse else attention.usual(parent)
+                model, fused = attention.fused(model, rows, folder, timed=timed)
         clean.save(model, draft.serve / parent.manifest.model)
         for sentence in (*self._review.warnings, *leftover.sentences(done.left)):
             progress.say(sentence)

@@ -23,6 +23,8 @@ from mlserve_cli.package.verify import verify
         ("quantize PKG -o OUT --calibrator percentile --percentile 50", "--percentile"),
         ("quantize PKG -o OUT --method dynamic --smooth", "--smooth"),
         ("quantize PKG -o OUT --method fp16 --target-isa arm", "--target-isa"),
+        ("quantize PKG -o OUT --method dynamic --fuse", "--fuse"),
+        ("quantize PKG -o OUT --method dynamic --no-fuse", "--no-fuse"),
         ("quantize PKG -o OUT --method int8-weights --algorithm hqq", "--algorithm"),
         ("quantize PKG -o OUT --method bf16 --exclude head", "--exclude"),
         ("quantize PKG -o OUT --budget 10m", "--budget"),

@@ -142,6 +142,46 @@ def test_where_the_answers_would_differ_the_nodes_stay(quantized, monkeypatch):
     assert "fused_attention" not in parameters
 
 
+@pytest.mark.parametrize("cost", [0.9, 1.1])
+def test_where_nobody_says_it_is_fused_if_that_is_quicker_on_the_golden_rows(
+    quantized, monkeypatch, cost
+):
+    timed = []
+
+    def ratio(plain, fused, batches, **_):
+        timed.append([len(batch["x"]) for batch in batches])
+        return cost
+
+    monkeypatch.setattr("mlserve_cli.graph.fusion.ratio", ratio)
+    package, parameters = quantized("either", fuse=None)
+
+    assert timed == [[1], [8]]
+    assert parameters.get("fused_attention") == (1 if cost < 1 else None)
+    assert ("QAttention" in kernels.read(package.model).nodes) == (cost < 1)
+    # The same package as if it had been asked for: who replays it says which.
+    said, _ = quantized("said", fuse=cost < 1)
+    assert said.manifest.lineage[-1].parameters == parameters
+    assert said.model.read_bytes() == package.model.read_bytes()
+
+
+def test_a_batch_that_it_slows_down_more_than_it_speeds_up_another_decides(quantized, monkeypatch):
+    monkeypatch.setattr(
+        "mlserve_cli.graph.fusion.ratio",
+        lambda plain, fused, batches, **_: 0.85 if len(batches[0]["x"]) == 1 else 1.25,
+    )
+    _, parameters = quantized("mixed", fuse=None)
+
+    assert "fused_attention" not in parameters
+
+
+def test_the_two_are_really_timed(quantized, monkeypatch):
+    monkeypatch.setattr("mlserve_cli.graph.fusion.QUICK_S", 0.05)
+
+    package, parameters = quantized("timed", fuse=None)
+
+    assert ("fused_attention" in parameters) == ("QAttention" in kernels.read(package.model).nodes)
+
+
 def test_a_package_with_fused_attention_is_taken_apart_and_quantized(quantized):
     package, parameters = quantized("fused", fuse=True, fused=True, masked="square")
 
