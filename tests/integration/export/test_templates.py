@@ -136,6 +136,17 @@ def test_a_missing_source_is_a_sentence_and_a_hint_and_status_1(tmp_path):
     assert "Traceback" not in stderr
 
 
+def test_the_table_template_is_told_that_there_is_nothing_to_quantize(tmp_path):
+    folder, package = tmp_path / "mine", tmp_path / "package"
+    assert mlserve("init", folder, "--template", "table")[0] == 0
+    assert mlserve("export", folder / "model.py", "-o", package)[0] == 0
+
+    status, _, stderr = mlserve("quantize", package, "-o", tmp_path / "int8")
+
+    assert status == 1
+    assert "has nothing to quantize: no Conv, Gemm or MatMul" in stderr
+
+
 @pytest.mark.skipif(
     not any("vnni" in name for name in detect().isa), reason="no VNNI: int8 need not be faster"
 )
