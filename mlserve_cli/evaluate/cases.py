@@ -24,7 +24,8 @@ DEFINITION = "definition.py"
 class Decisions:
     """Targets that nobody knows to be right: what another package decided, (batch,).
 
-    Where it decides nothing, its values, (batch, n), or embeddings, (batch, size).
+    Of tokens, (batch, length); where it decides nothing, its values, (batch, n), or embeddings,
+    (batch, size).
     """
 
     values: Array
@@ -97,7 +98,7 @@ def from_reference(reference: Package, batches: Iterable[Tensors]) -> Iterator[C
 
 def _decided(engine: Engine, reference: Package, inputs: Tensors) -> Decisions:
     manifest = reference.manifest
-    return Decisions(told(run_rows(engine, manifest, inputs), manifest))
+    return Decisions(told(run_rows(engine, manifest, inputs), inputs, manifest))
 
 
 def _read(

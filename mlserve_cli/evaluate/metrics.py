@@ -1,7 +1,7 @@
 """The built-in metrics, and what of several outputs they look at.
 
     accuracy    integer or text targets: 1 where the decision is the target, else 0
-    agreement   the same, where the targets are another package's decisions
+    agreement   the same, where the targets are another package's decisions; of tokens the share
     mae         number targets: the absolute error of each row; lower is better
     rmse        number targets: the root of the mean squared error over all rows; lower is better
     cosine      embeddings as targets: the cosine between both, of each row
@@ -21,7 +21,12 @@ from mlserve_cli.errors import DataError, DefinitionError, StepError
 from mlserve_cli.evaluate import embeddings
 from mlserve_cli.package.definition import Metric
 from mlserve_cli.runtime.manifest import Manifest
-from mlserve_cli.runtime.processing.declaration import ClassesOutput, ValuesOutput
+from mlserve_cli.runtime.processing.declaration import (
+    ClassesOutput,
+    TextInput,
+    TokensOutput,
+    ValuesOutput,
+)
 from mlserve_cli.runtime.tensors import Array, Tensors
 
 Function = Callable[[Tensors, Any], Any]
@@ -41,13 +46,23 @@ OF_EMBEDDINGS = (COSINE.name, NEIGHBOURS.name)
 """Their targets are embeddings, and a row is judged beside all others."""
 
 
-def told(outputs: Tensors, manifest: Manifest) -> Array:
+_PADDING = -2
+"""In the place of a token's label; nobody is asked for it."""
+
+
+def told(outputs: Tensors, inputs: Tensors, manifest: Manifest) -> Array:
     """What a package says of each row, to be held against another package: (batch, …).
 
-    An embedding, (batch, size); else what `decisions` answers.
+    An embedding, (batch, size); the label of each token, (batch, length); else what `decisions`
+    answers.
     """
     if embeddings.output_of(manifest) is not None:
         return embeddings.vectors(outputs, manifest)
+    declared = manifest.processing
+    if isinstance(declared.output, TokensOutput):
+        labels = _token_labels(outputs, declared.output)
+        mask = declared.input.mask if isinstance(declared.input, TextInput) else None
+        return labels if mask not in inputs else np.where(inputs[mask] != 0, labels, _PADDING)
     return decisions(outputs, manifest)
 
 
@@ -79,6 +94,9 @@ def choose(
     nothing, becomes "mae" where the targets or the answers are numbers on a scale. Metrics of
     embeddings are for `of_embeddings`.
     """
+    declared = manifest.processing.output
+    if metric == AGREEMENT and isinstance(declared, TokensOutput):
+        return metric, lambda found, wanted: _tokens_alike(found, wanted, declared)
     numbers = _is_regression(manifest, outputs, targets)
     asked = metric or (MAE if numbers else ACCURACY)
     if asked.name not in BUILT_IN:
@@ -121,6 +139,19 @@ def accuracy(outputs: Tensors, targets: Array, manifest: Manifest, *, truth: boo
     if wanted.dtype.kind != "O" and found.dtype.kind == "O":
         wanted = np.array([str(item).encode() for item in wanted], dtype=np.object_)
     return np.asarray(found == wanted, dtype=np.float64)
+
+
+def _token_labels(outputs: Tensors, declared: TokensOutput) -> Array:
+    """(batch, length) int64; -1 where a score is NaN."""
+    scores = outputs[declared.tensor]
+    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1))
+
+
+def _tokens_alike(outputs: Tensors, wanted: Array, declared: TokensOutput) -> Array:
+    """(batch,) float64: the share of the tokens of each row that have the label of `wanted`."""
+    real = wanted != _PADDING
+    same = real & (_token_labels(outputs, declared) == wanted)
+    return np.asarray(same.sum(axis=1) / np.maximum(real.sum(axis=1), 1), dtype=np.float64)
 
 
 def mae(outputs: Tensors, targets: Array, manifest: Manifest) -> Array:

@@ -75,7 +75,7 @@ def judged(make_package, make_engine, rows_of):
                 "embedding": np.array([answers[float(row[0])] for row in given["x"]], np.float32)
             }
         )
-        parent = told({"embedding": np.array(wanted, np.float32)}, package.manifest)
+        parent = told({"embedding": np.array(wanted, np.float32)}, {}, package.manifest)
         return evaluate(package, [({"x": rows}, Decisions(parent))], metric, engine=engine)
 
     return judge
@@ -172,7 +172,7 @@ def test_several_values_a_row_are_compared_as_they_are(make_package, make_engine
     package = make_package(
         outputs=(spec("out", 2),), processing=Processing(output=ValuesOutput(tensor="out"))
     )
-    parent = told({"out": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)}, package.manifest)
+    parent = told({"out": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)}, {}, package.manifest)
     engine = make_engine(lambda given: {"out": given["x"]})
     rows = {"x": np.array([[1.0, 3.0], [3.0, 4.0]], np.float32)}
     found = evaluate(package, [(rows, Decisions(parent))], engine=engine)

@@ -3,8 +3,17 @@ import pytest
 
 from mlserve_cli.errors import DataError, DefinitionError, StepError
 from mlserve_cli.evaluate import metrics
+from mlserve_cli.evaluate.cases import Decisions
+from mlserve_cli.evaluate.evaluation import evaluate
 from mlserve_cli.package.definition import Metric, to_array
-from mlserve_cli.runtime.processing.declaration import ClassesOutput, Processing, ValuesOutput
+from mlserve_cli.runtime.processing.declaration import (
+    ClassesOutput,
+    Processing,
+    TextInput,
+    TokensOutput,
+    ValuesOutput,
+)
+from mlserve_cli.runtime.tensors import TensorSpec
 
 SCORES = np.array([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], dtype=np.float32)
 
@@ -128,3 +137,30 @@ def test_scores_of_nan_are_right_for_no_class(make_package):
     broken = np.full((2, 2), np.nan, dtype=np.float32)
     found = metrics.accuracy({"scores": broken}, np.array([0, 1]), make_package().manifest)
     assert found.tolist() == [0.0, 0.0]
+
+
+def test_tokens_are_alike_by_their_labels_and_padding_does_not_count(make_package, make_engine):
+    processing = Processing(
+        input=TextInput(tensor="x", tokenizer="tokenizer.json", mask="x"),
+        output=TokensOutput(tensor="logits"),
+    )
+    logits = TensorSpec("logits", "FP32", ("batch", "length", 3))
+    package = make_package(outputs=(logits,), processing=processing)
+    scores = np.eye(3, dtype=np.float32)
+    inputs = {"x": np.array([[1, 1], [1, 0]], np.float32)}
+    parent = metrics.told({"logits": scores[[[0, 1], [2, 2]]]}, inputs, package.manifest)
+    assert parent.tolist() == [[0, 1], [2, -2]]
+
+    answers = scores[[[0, 2], [2, 1]]]
+    found = evaluate(
+        package,
+        [(inputs, Decisions(parent))],
+        engine=make_engine(lambda _: {"logits": answers.copy()}),
+    )
+    assert (found.metric.name, found.value) == ("agreement", 75.0)
+
+    answers[1, 0, 0] = np.nan
+    found = evaluate(
+        package, [(inputs, Decisions(parent))], engine=make_engine(lambda _: {"logits": answers})
+    )
+    assert (found.value, found.nan_rows) == (25.0, 1)
