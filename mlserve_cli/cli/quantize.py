@@ -79,8 +79,8 @@ def command(
         typer.Option(
             "--fuse/--no-fuse",
             help="static: attention as one int8 operator, which ONNX Runtime alone has; --no-fuse "
-            "for a file that other engines take as well. If neither is given, what is quicker here "
-            "on the package's golden rows.",
+            "for a file that other engines take as well. If neither is given, it is taken unless "
+            "it is slower here, on the package's golden rows.",
         ),
     ] = None,
     algorithm: Annotated[

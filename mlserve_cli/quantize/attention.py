@@ -47,7 +47,7 @@ def fused(
     """The model with its attentions fused, and how many; as it is where the answers would differ.
 
     `rows` are batches to compare on, at batch 1, 2 and 7; `folder` is for files on the way.
-    timed: batches on which it must be quicker too; none where it need not be.
+    timed: batches on which it must be no slower either; none where that does not matter.
     """
     import onnx
 
@@ -64,7 +64,7 @@ def fused(
     some = list(islice(rows, BATCHES))
     agree = fusion.agrees(before, after, some, tolerance=result.TOLERANCE, share=SHARE)
     if agree and timed:
-        agree = fusion.is_quicker(before, after, timed)
+        agree = fusion.is_quick(before, after, timed)
     return (candidate, count) if agree else (model, 0)
 
 

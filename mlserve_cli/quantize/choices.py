@@ -21,8 +21,8 @@ class Choices:
     reduce_range: seven bits for weights, so that no pair of products saturates 16 bits.
     smooth: move outliers of activations into weights before rounding (SmoothQuant).
     bias_correction: take the mean error that rounding leaves back out of the biases.
-    fuse: write attention as one int8 operator, which ONNX Runtime alone has. None: where it is
-        quicker here, on the rows of the package.
+    fuse: write attention as one int8 operator, which ONNX Runtime alone has. None: where it is no
+        slower here, on the rows of the package.
     exclude: names, or patterns with `*`, of convolutions and products to leave in float.
     """
 

@@ -143,7 +143,7 @@ def test_where_the_answers_would_differ_the_nodes_stay(quantized, monkeypatch):
 
 
 @pytest.mark.parametrize("cost", [0.9, 1.1])
-def test_where_nobody_says_it_is_fused_if_that_is_quicker_on_the_golden_rows(
+def test_where_nobody_says_it_is_fused_unless_that_is_slower_on_the_golden_rows(
     quantized, monkeypatch, cost
 ):
     timed = []
