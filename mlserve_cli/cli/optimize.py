@@ -250,6 +250,8 @@ def _print(found: Outcome) -> None:
 
 
 def _figures(trial: Trial) -> list[str]:
+    from mlserve_cli.evaluate.wording import figure
+
     first = trial.figures[0] if trial.figures else None
     accuracy = trial.accuracy
     threads = f"{trial.threads} × {trial.instances}" if trial.instances > 1 else f"{trial.threads}"
@@ -260,6 +262,6 @@ def _figures(trial: Trial) -> list[str]:
         f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "",
         f"{first.speed_up:.2f} ×" if first else "",
         file_size.megabytes(trial.size_bytes) if trial.size_bytes else "",
-        f"{accuracy.value:.2f} {accuracy.unit}".strip() if accuracy else "",
-        f"{accuracy.drop:.2f}" if accuracy and trial.steps else "",
+        f"{figure(accuracy.value, accuracy.unit)} {accuracy.unit}".strip() if accuracy else "",
+        figure(accuracy.drop, accuracy.unit) if accuracy and trial.steps else "",
     ]

@@ -9,7 +9,12 @@ _MINUS = "\N{MINUS SIGN}"
 
 def amount(value: float, metric: Metric) -> str:
     """The bare number; a negative one with a true minus sign."""
-    text = f"{value:.2f}" if metric.unit == "points" else f"{value:.4g}"
+    return figure(value, metric.unit)
+
+
+def figure(value: float, unit: str) -> str:
+    """The same of a metric of which only the unit is known."""
+    text = f"{value:.2f}" if unit == "points" else f"{value:.4g}"
     if float(text) == 0:
         text = text.removeprefix("-")
     return text.replace("-", _MINUS)

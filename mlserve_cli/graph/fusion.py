@@ -8,6 +8,7 @@ fused file is for ONNX Runtime alone.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def is_quick(plain_file: Path, fused_file: Path, batches: Sequence[Tensors]) -> 
             for file in (plain_file, fused_file)
         )
         ratios = [ratio(plain, fused, [batch], budget_s=QUICK_S) for batch in batches]
-    return float(np.mean(np.log(ratios))) <= np.log(NOISE)
+    return statistics.geometric_mean(ratios) <= NOISE
 
 
 def ratio(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlserve_cli.evaluate.wording import figure
 from mlserve_cli.package import file_size
 from mlserve_cli.pipeline.optimize import Outcome
 from mlserve_cli.report.axes import Axis
@@ -10,7 +11,7 @@ from mlserve_cli.report.page import Page
 from mlserve_cli.report.scatter import Point, scatter
 from mlserve_cli.report.table import Cell
 from mlserve_cli.search import choice
-from mlserve_cli.search.trial import Trial
+from mlserve_cli.search.trial import Accuracy, Trial
 
 _WANTED = {
     "latency": "the least time for the smallest batch",
@@ -168,6 +169,14 @@ def _steps(trial: Trial) -> str:
     return " → ".join(written) or "none"
 
 
+def _drop(accuracy: Accuracy) -> str:
+    value, low, high = (
+        figure(each, accuracy.unit)
+        for each in (accuracy.drop, accuracy.drop_low, accuracy.drop_high)
+    )
+    return f"{value} ({low} … {high})"
+
+
 def _figures(trial: Trial) -> tuple[str | Cell, ...]:
     first = trial.figures[0] if trial.figures else None
     accuracy = trial.accuracy if trial.steps else None
@@ -184,11 +193,9 @@ def _figures(trial: Trial) -> tuple[str | Cell, ...]:
         ),
         Cell(f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "", number=True),
         Cell(file_size.megabytes(trial.size_bytes) if trial.size_bytes else "", number=True),
-        Cell(f"{trial.accuracy.value:.2f}" if trial.accuracy else "", number=True),
         Cell(
-            f"{accuracy.drop:.2f} ({accuracy.drop_low:.2f} … {accuracy.drop_high:.2f})"
-            if accuracy
-            else "",
+            figure(trial.accuracy.value, trial.accuracy.unit) if trial.accuracy else "",
             number=True,
         ),
+        Cell(_drop(accuracy) if accuracy else "", number=True),
     )

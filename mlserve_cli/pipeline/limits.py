@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlserve_cli.errors import MlserveError
+from mlserve_cli.evaluate.wording import figure
 from mlserve_cli.package.package import Package
 from mlserve_cli.search import choice
 from mlserve_cli.search.trial import Trial
@@ -45,7 +46,7 @@ def _refused(trials: Sequence[Trial], wanted: float) -> Iterator[str]:
         assert least.accuracy is not None  # noqa: S101 - chosen for it
         yield (
             f"{least.name} is {speed_up(least):.2f} times as fast and loses "
-            f"{least.accuracy.drop:.2f} {least.accuracy.unit}".rstrip()
+            f"{figure(least.accuracy.drop, least.accuracy.unit)} {least.accuracy.unit}".rstrip()
         )
 
 

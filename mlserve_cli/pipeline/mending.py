@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlserve_cli.errors import MlserveError, StepError
+from mlserve_cli.evaluate.wording import figure
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.pipeline.trying import Bench, Built
 from mlserve_cli.search import exclusion
@@ -78,9 +79,11 @@ def mend(
                 known = made
         found(known)
         if known.accuracy is not None:
+            unit = known.accuracy.unit
+            loss = f"{figure(known.accuracy.drop, unit)} {unit}".rstrip()
             progress.say(
-                f"{len(excluded)} of {len(ranked)} nodes in float: loss {known.accuracy.drop:.2f} "
-                f"{known.accuracy.unit}, {known.speeds[0].speed_up:.2f} times as fast"
+                f"{len(excluded)} of {len(ranked)} nodes in float: loss {loss}, "
+                f"{known.speeds[0].speed_up:.2f} times as fast"
             )
         return _Tried(known)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from mlserve_cli.cli import optimize
 from mlserve_cli.pipeline import findings
@@ -95,3 +96,15 @@ def test_the_table_of_candidates_names_each_in_eighty_columns(outcome, monkeypat
     shown = capsys.readouterr().out
     assert "│int8-percentile-corrected " in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_metric_that_is_not_in_points_keeps_its_digits(outcome, capsys):
+    small = Accuracy(
+        metric="cosine", unit="", value=0.99283, low=0.9926, high=0.993, n=9,
+        drop=0.00717, drop_low=0.007, drop_high=0.0074,
+    )  # fmt: skip
+    best = structs.replace(outcome.best, accuracy=small)
+    found = replace(outcome, best=best, trials=(outcome.baseline, best))
+
+    assert "0.00717 (0.007 … 0.0074)" in findings.page(found).render()
+    assert optimize._figures(best)[-2:] == ["0.9928", "0.00717"]
