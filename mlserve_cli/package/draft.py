@@ -1,6 +1,7 @@
 """A package in the making: written to a hidden folder beside its place, renamed when it is whole.
 
-A crash leaves no package at all; a full disk, Ctrl-C or SIGTERM not even the hidden folder.
+A crash leaves no package at all; a full disk, Ctrl-C or SIGTERM not even the hidden folder; and
+what `kill -9` leaves goes when the next one is written to the same place.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from mlserve_cli.errors import MlserveError, PackageError
+from mlserve_cli.package import scratch
 from mlserve_cli.runtime.manifest import EVIDENCE, MANIFEST, SERVE, SOURCE, FileEntry, Manifest
 
 
@@ -75,6 +77,10 @@ def check_apart(target: Path, source: Path) -> None:
         )
 
 
+HELD = ".making"
+"""How the names of folders end that a writer holds by a lock; without a lock it is `.part`."""
+
+
 @contextmanager
 def create(target: Path, *, overwrite: bool = False) -> Iterator[Draft]:
     """Yield a draft; when the block ends well and the draft is sealed, rename it to `target`.
@@ -95,8 +101,15 @@ def create(target: Path, *, overwrite: bool = False) -> Iterator[Draft]:
 def hidden_beside(target: Path) -> Iterator[Path]:
     """A place for what is being made, on the disk of `target`; what is left there is swept up.
 
-    Nothing is made but the folder that `target` lies in: the place may become a file or a folder.
+    The place may become a file or a folder. It lies in a folder that is held by a lock; where that
+    of `target` is not there yet, it may be made with the place, and there is no lock.
     """
+    if target.parent.is_dir():
+        with contextlib.ExitStack() as stack:
+            with writing(target):
+                held = stack.enter_context(scratch.folder(target.parent, f".{target.name}.", HELD))
+            yield held / target.name
+        return
     hidden = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
         yield hidden
@@ -130,7 +143,7 @@ def copy(source: Path, target: Path) -> None:
 
 def sweep(target: Path) -> None:
     """Remove what writers of `target` left beside it that were killed; none may be at work."""
-    for end in ("part", "old"):
+    for end in ("part", HELD.removeprefix("."), "old"):
         for left in target.parent.glob(f".{target.name}.????????.{end}"):
             if end == "old" and not target.exists():
                 left.rename(target)  # killed between the two renames of `move`

@@ -269,8 +269,11 @@ def _hold(work: Path, held: int) -> None:
 
 def _sweep(target: Path, work: Path) -> None:
     draft.sweep(target)
-    for left in (*work.glob(".*.part"), *work.glob(".*.old"), *work.glob(".prefixes/.*.part")):
-        shutil.rmtree(left, ignore_errors=True)
+    ends = ("part", draft.HELD.removeprefix("."))
+    half = [f"{below}.*.{end}" for below in ("", ".prefixes/") for end in ends]
+    for pattern in (*half, ".*.old"):
+        for left in work.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def work_folder(target: Path) -> Path:

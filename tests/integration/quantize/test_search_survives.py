@@ -87,8 +87,8 @@ def test_killed_again_and_again_at_any_point_it_ends_with_the_same_digest(
     assert kills >= 1
     assert found.best.digest == expected.best.digest
     assert Package.open(target).manifest.digest == expected.best.digest
-    assert not list(tmp_path.glob(".*.part"))
-    assert not list(work_folder(target).glob(".*.part"))
+    assert not list(tmp_path.glob(".*"))
+    assert not list(work_folder(target).glob(".*.making"))
 
 
 @pytest.mark.parametrize("after", [1, 3, 6])

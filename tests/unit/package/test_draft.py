@@ -1,6 +1,8 @@
 """A package appears whole or not at all."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,47 @@ def test_a_disk_that_takes_no_writes_is_told_by_the_first_error_alone(tmp_path, 
         write()
 
     assert found.value.hint == "write to another disk: this one takes no writes"
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from mlserve_cli.package.draft import create
+with create(Path(sys.argv[1])) as draft:
+    (draft.serve / "model.onnx").write_bytes(b"half")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_ones_stays(tmp_path):
+    target = tmp_path / "package"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(target)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        assert [writer.stdout.readline() for writer in writers] == [b"begun\n"] * 2
+        assert len(list(tmp_path.iterdir())) == 2
+        writers[0].kill()
+        writers[0].wait()
+        assert len(list(tmp_path.iterdir())) == 2  # nobody could sweep it up
+
+        make(target)
+
+        left = [path for path in tmp_path.iterdir() if path != target]
+        assert len(left) == 1
+        assert (left[0] / "package" / "serve" / "model.onnx").is_file()
+    finally:
+        for writer in writers:
+            writer.communicate()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_folder_of_a_package_need_not_be_there(tmp_path):
+    make(tmp_path / "new" / "package")
+
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["package"]
