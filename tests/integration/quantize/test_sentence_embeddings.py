@@ -92,8 +92,9 @@ def test_int8_is_held_to_the_angles_and_neighbours_of_the_float_embeddings(quant
     neighbours = document["after"]["neighbours"]
     assert neighbours["n"] == document["after"]["n"] == 200
     assert 0.8 < neighbours["low"] < neighbours["share"] <= neighbours["high"]
-    (accuracy,) = Package.open(output).evidence("accuracy")
-    assert accuracy["neighbours"] == neighbours
+    # What another test finds of the package is kept as well.
+    kept = [each["neighbours"] for each in Package.open(output).evidence("accuracy")]
+    assert neighbours in kept
 
 
 def test_a_limit_that_it_does_not_keep_refuses_it_and_the_words_say_of_what(
