@@ -183,7 +183,8 @@ def _plan(
     predicted = Figures(
         rate=rate,
         sent=rate,
-        throughput=min(rate, promise.capacity),
+        # What a server has answered it can answer, also where the model took it for slower.
+        throughput=min(rate, max(promise.capacity, chosen.seen.throughput)),
         p99_ms=_predicted_ms(chosen, promise, known, rate),
         peak_mib=_memory_mib(known, sizing, manifest.weight_bytes),
     )
