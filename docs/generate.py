@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def commands() -> str:
     )
     for name, command in _flat(root.commands):  # type: ignore[attr-defined]
         lines.append(f"## mlserve {name}\n")
-        lines.append(inspect.cleandoc(command.help or "") + "\n")
+        paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+        lines.append("\n\n".join(textwrap.fill(each, 96) for each in paragraphs) + "\n")
         rows = [_row(parameter) for parameter in command.params if not parameter.hidden]
         lines.append("| argument | what it is | default |\n|---|---|---|")
         lines.extend(rows)

@@ -10,6 +10,7 @@ from mlserve_cli.cli import engines, live, regression, scenario
 
 
 def command(
+    context: typer.Context,
     subjects: Annotated[
         list[str] | None,
         typer.Argument(
@@ -123,6 +124,7 @@ def command(
             "it is of LoadGen's scenarios: --scenario",
             param_hint="--accuracy" if accuracy else "--logs",
         )
+    _refuse_strays(context, subjects[0], is_live=is_live)
     if is_live:
         options = live.Options(
             protocol=protocol,
@@ -146,3 +148,16 @@ def command(
         batch=batch, seconds=seconds, threads=threads, engines=engine, precisions=precision
     )
     engines.run(subjects, typed, profile=profile, csv=csv, html=html, as_json=as_json)
+
+
+def _refuse_strays(context: typer.Context, subject: str, *, is_live: bool) -> None:
+    """Refuse options that are of servers alone for a package, and the other way around."""
+    panel = engines.PANEL if is_live else live.PANEL
+    what = "a live server" if is_live else "a package, measured in this process"
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "")
+        typed = given is not None and given.name == "COMMANDLINE"
+        if typed and getattr(option, "rich_help_panel", None) == panel:
+            raise typer.BadParameter(
+                f"it is of {panel.lower()}, and '{subject}' is {what}", param_hint=option.opts[0]
+            )

@@ -72,8 +72,8 @@ def command(
     train_data: Annotated[
         str | None,
         typer.Option(
-            help="Rows to learn from, in place of training(): .npz, .csv, .json, .jsonl, a folder "
-            "of images, or file.py:function. They need no targets."
+            help="Rows to learn from, in place of training(): .npz, .csv, .json, .jsonl, "
+            ".parquet, a folder of pictures, or file.py:function. They need no targets."
         ),
     ] = None,
     augment: Annotated[

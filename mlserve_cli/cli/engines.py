@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlserve_cli.explain.nodes import Profile
     from mlserve_cli.report.page import Page
 
-_PANEL = "Packages"
+PANEL = "Packages"
 
 Threads = Annotated[
     str | None,
@@ -28,7 +28,7 @@ Threads = Annotated[
         metavar="N,N,…",
         help="Threads for one run; 0 takes the physical cores that may be used.",
         show_default="0",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Engines = Annotated[
@@ -37,7 +37,7 @@ Engines = Annotated[
         "--engine",
         metavar="NAME,…",
         help="onnxruntime, openvino, torch or your own; else what each package names.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Precisions = Annotated[
@@ -46,12 +46,12 @@ Precisions = Annotated[
         "--precision",
         metavar="NAME,…",
         help="fp32 or bf16: what float32 is computed in; else what each package names.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Profiled = Annotated[
     bool,
-    typer.Option("--profile", help="Show what each node takes.", rich_help_panel=_PANEL),
+    typer.Option("--profile", help="Show what each node takes.", rich_help_panel=PANEL),
 ]
 
 

@@ -20,8 +20,8 @@ def command(
         typer.Option(
             "--data",
             metavar="SOURCE",
-            help="Rows with targets: a folder, .npz, .csv, .json, .jsonl or file.py:function. "
-            "Without it: the definition's evaluation().",
+            help="Rows with targets: a folder, .npz, .csv, .json, .jsonl, .parquet or "
+            "file.py:function. Without it: the definition's evaluation().",
         ),
     ] = None,
     target: Annotated[

@@ -37,8 +37,8 @@ def command(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Real rows to prove it with: a folder, .npz, .csv, .json, .jsonl or "
-            "file.py:function.",
+            help="Real rows to prove it with: a folder, .npz, .csv, .json, .jsonl, .parquet "
+            "or file.py:function.",
         ),
     ] = None,
     engine: Annotated[

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlserve_cli.bench.live.report import LiveReport, Measured, Subject
     from mlserve_cli.bench.load.run import Load
 
-_PANEL = "Live servers"
+PANEL = "Live servers"
 
 ProtocolName = Annotated[
     str | None,
@@ -25,13 +25,13 @@ ProtocolName = Annotated[
         "--protocol",
         help="oip-binary, oip-json, oip-grpc, tensorflow, torchserve or predict; else what the "
         "server answers to.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="NAME", help="Which; else the only one.", rich_help_panel=_PANEL
+        "--model", metavar="NAME", help="Which; else the only one.", rich_help_panel=PANEL
     ),
 ]
 Data = Annotated[
@@ -41,7 +41,7 @@ Data = Annotated[
         metavar="FILE",
         help="Rows to send: .npz, .csv, .json, .jsonl, a folder of pictures, file.py:function; for "
         "torchserve and predict, files to send as they are.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 PackageOption = Annotated[
@@ -50,7 +50,7 @@ PackageOption = Annotated[
         "--package",
         metavar="PKG",
         help="The package that is served: its golden rows are sent, and its answers expected.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Concurrency = Annotated[
@@ -59,7 +59,7 @@ Concurrency = Annotated[
         "--concurrency",
         metavar="N,N,…",
         help="Closed loop: so many users, each waiting for its answer. Without --rate, 1,4,16.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Rate = Annotated[
@@ -69,13 +69,13 @@ Rate = Annotated[
         metavar="N,N,…",
         help="Open loop: so many requests a second, answered or not; latency counts from the "
         "scheduled time.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Poisson = Annotated[
     bool,
     typer.Option(
-        "--poisson", help="With --rate: at random times, as users come.", rich_help_panel=_PANEL
+        "--poisson", help="With --rate: at random times, as users come.", rich_help_panel=PANEL
     ),
 ]
 FindRate = Annotated[
@@ -83,7 +83,7 @@ FindRate = Annotated[
     typer.Option(
         "--find-rate",
         help="Search the highest rate that keeps --p99-ms, by LoadGen's bound.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 P99 = Annotated[
@@ -93,7 +93,7 @@ P99 = Annotated[
         min=0.001,
         metavar="MS",
         help="The objective: 99 % of the requests within it.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Timeout = Annotated[
@@ -103,18 +103,18 @@ Timeout = Annotated[
         min=0.01,
         metavar="S",
         help="Give up on a request, and on finding out what a server is (1 s at least).",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Processes = Annotated[
     int,
     typer.Option(
-        "--processes", min=1, max=64, help="Of the load generator.", rich_help_panel=_PANEL
+        "--processes", min=1, max=64, help="Of the load generator.", rich_help_panel=PANEL
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", min=0, help="Of random times and rows.", rich_help_panel=_PANEL),
+    typer.Option("--seed", min=0, help="Of random times and rows.", rich_help_panel=PANEL),
 ]
 Key = Annotated[
     str | None,
@@ -123,13 +123,13 @@ Key = Annotated[
         envvar="MLSERVE_KEY",
         show_envvar=True,
         help="An API key, sent as a bearer token.",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
     ),
 ]
 Ca = Annotated[
     Path | None,
     typer.Option(
-        "--ca", metavar="FILE", help="Certificates to trust, for https.", rich_help_panel=_PANEL
+        "--ca", metavar="FILE", help="Certificates to trust, for https.", rich_help_panel=PANEL
     ),
 ]
 Csv = Annotated[

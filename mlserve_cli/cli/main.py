@@ -77,6 +77,14 @@ def options(
     _debug = debug
 
 
+def _flowing(docstring: str) -> str:
+    """Its paragraphs as one line each: Typer keeps the breaks of all but the first, and lines that
+    were broken for the source are ragged in a narrower terminal."""
+    from inspect import cleandoc
+
+    return "\n\n".join(" ".join(each.split()) for each in cleandoc(docstring).split("\n\n"))
+
+
 for name, command in (
     ("doctor", doctor.command),
     ("init", init.command),
@@ -103,7 +111,13 @@ for name, command in (
     ("rollback", rollback.command),
     ("predict", predict.command),
 ):
-    app.command(name, cls=SettingsCommand if command is up.command else None)(command)
+    app.command(
+        name,
+        cls=SettingsCommand if command is up.command else None,
+        help=_flowing(command.__doc__ or ""),
+        # predict says itself, in a line, what a pattern without quotes became.
+        context_settings={"allow_extra_args": True} if command is predict.command else None,
+    )(command)
 app.add_typer(keys.app)
 
 

@@ -216,7 +216,9 @@ def _print(found: Outcome) -> None:
     batch = found.baseline.speeds[0].batch
     table = Table(padding=(0, 1, 0, 0))  # nine columns are to fit into 80 characters
     table.add_column("candidate", no_wrap=True)  # the notes below the table speak of them by name
-    for name in ("threads", f"ms, batch {batch}", "rows/s", "as fast", "MB", "accuracy", "loss"):
+    unit = found.baseline.accuracy.unit if found.baseline.accuracy else ""
+    metric = f"accuracy, {unit}" if unit else "accuracy"
+    for name in ("threads", f"ms, batch {batch}", "rows/s", "as fast", "MB", metric, "loss"):
         table.add_column(name, justify="right")
     table.add_column("")
     for trial in found.trials:
@@ -262,6 +264,6 @@ def _figures(trial: Trial) -> list[str]:
         f"{trial.rows_per_s:,.0f}" if trial.rows_per_s else "",
         f"{first.speed_up:.2f} ×" if first else "",
         file_size.megabytes(trial.size_bytes) if trial.size_bytes else "",
-        f"{figure(accuracy.value, accuracy.unit)} {accuracy.unit}".strip() if accuracy else "",
+        figure(accuracy.value, accuracy.unit) if accuracy else "",
         figure(accuracy.drop, accuracy.unit) if accuracy and trial.steps else "",
     ]

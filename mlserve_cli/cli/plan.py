@@ -204,7 +204,9 @@ def _print(found: Planned, output: Path, price_per_hour: float | None) -> None:
     out = console.stdout()
     out.print(f"{found.wish.sentence}: {found.package.manifest.name}", markup=False)
     for name, reason in found.sizing.reasons.items():
-        out.print(f"  {name} = {getattr(found.sizing, name)}  # {reason}", markup=False)
+        value = getattr(found.sizing, name)
+        shown = str(value).lower() if isinstance(value, bool) else value  # as the file has it
+        out.print(f"  {name} = {shown}  # {reason}", markup=False)
     table = Table("", "requests/s", "p99, ms", "memory, MiB")
     for title, figures in (("predicted", found.predicted), ("observed", found.observed)):
         if figures is not None:

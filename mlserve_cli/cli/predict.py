@@ -14,6 +14,7 @@ FORMATS = ("csv", "jsonl", "npz", "parquet", "arrow")
 
 
 def command(
+    context: typer.Context,
     package: Annotated[Path, typer.Argument(metavar="PKG", help="The package to predict with.")],
     sources: Annotated[
         list[str],
@@ -90,6 +91,12 @@ def command(
     from mlserve_cli.package.package import Package
     from mlserve_cli.predict.prediction import Choices, predict
 
+    if context.args:  # a pattern without quotes, of which the shell made many arguments
+        raise typer.BadParameter(
+            f"'{context.args[0]}'{_and_more(len(context.args) - 1)} stands alone, after no option; "
+            "a pattern takes quotes, as in --input 'folder/*.csv', so that the shell leaves it be",
+            param_hint="--input",
+        )
     if piped is not None and piped not in FORMATS:
         raise typer.BadParameter(f"'{piped}' is not {', '.join(FORMATS)}", param_hint="--format")
     if piped not in (None, "csv", "jsonl") and ("-" in sources or target == "-"):
@@ -131,9 +138,17 @@ def command(
             "others are answered."
             if report.rows
             else f"{report.rejected:,} rows were rejected.",
-            hint=f"'{report.rejects}' has the reasons" if report.rejects else None,
+            hint=f"'{report.rejects}' has the reasons"
+            if report.rejects
+            else "stdin was read as JSON Lines: --format csv reads CSV"
+            if "-" in sources and piped is None and not report.rows
+            else None,
         )
     console.next_command(f"mlserve up {package}")
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count:,} more)" if count else ""
 
 
 def _spare_inputs(sources: list[str], target: str) -> None:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def command(
     context: typer.Context,
     source: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="FILE.onnx|PKG|REPO|DIR",
             help="An ONNX file, a package, a folder of packages, or a server folder.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +56,12 @@ def command(
     from mlserve_cli.cli.settings_flags import given
     from mlserve_cli.pipeline import serving
 
+    if source is None:
+        raise typer.BadParameter(
+            "name what is to be served"
+            + (f": mlserve up PKG --config {config}, whose settings are for it" if config else ""),
+            param_hint="FILE.onnx|PKG|REPO|DIR",
+        )
     kind = serving.recognize(source)
     flags = given(context)
     if print_config:

@@ -24,8 +24,8 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where the new pack
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Rows to judge the accuracy with: .npz, .csv, .json, .jsonl, a folder of images, or "
-        "file.py:function. Without it, the definition's evaluation()."
+        help="Rows to judge the accuracy with: .npz, .csv, .json, .jsonl, .parquet, a folder of "
+        "pictures, or file.py:function. Without it, the definition's evaluation()."
     ),
 ]
 # Also --column, as optimize must call it: its --target says what to win.

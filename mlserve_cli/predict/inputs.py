@@ -199,9 +199,10 @@ def _of_folder(name: str, files: list[Location], manifest: Manifest) -> list[Loc
     if not chosen:
         raise DataError(f"'{name}' holds nothing that can be read.", hint=f"data is {WHAT}")
     if len(chosen) > 1:
+        ending = chosen[min(chosen)][0].suffix
         raise DataError(
             f"'{name}' holds files of several kinds: {', '.join(sorted(chosen))}.",
-            hint=f"choose some: --input '{name.rstrip('/')}/*.{min(tables or chosen)}'",
+            hint=f"choose some: --input '{name.rstrip('/')}/*{ending}'",
         )
     return next(iter(chosen.values()))
 

@@ -227,10 +227,17 @@ def _out_of_reach(
         f"{timing.candidate_ms:.3g} ms where its parent takes {timing.parent_ms:.3g} ms, "
         f"{timing.speedup:.2f} times faster; {why}.",
         hint=("the machine was busy: try again when it is idle, or " if sentence(busy) else "")
-        + f"ask for at most --speedup {timing.speedup / MARGIN:.1f}, "
+        + f"ask for {_reachable(target, timing)}, "
         + ("" if survey.dropped else "drop whole blocks with --drop-blocks, ")
         + "and quantize the pruned package for more",
     )
+
+
+def _reachable(target: Target, timing: speed.Timing) -> str:
+    """The goal that the smallest network just meets, as the option that was given says it."""
+    if target.kind == "target_ms":
+        return f"at least --target-ms {timing.candidate_ms * MARGIN * 1.01:.3g}"
+    return f"at most --speedup {timing.speedup / MARGIN:.1f}"
 
 
 def _in_the_way(survey: Survey) -> str:

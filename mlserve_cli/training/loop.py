@@ -184,7 +184,9 @@ def _diverged(state: State, error: Diverged) -> str:
     where = f"training diverged: {error.message} of epoch {state.epoch + 1}"
     if state.best.weights is None:
         raise StepError(
-            f"{where}.", hint=f"lower learning_rate in TRAINING; it is {state.options.peak:g}"
+            f"{where}.",
+            hint="lower the learning rate, in TRAINING or with --learning-rate of train, distill "
+            f"and quantize; it is {state.options.peak:g}",
         ) from error
     return f"{where}; the weights of epoch {state.best.epoch} are kept"
 

@@ -107,7 +107,7 @@ def require_module(package: Package, *functions: str) -> None:
     if any(record.step.startswith("quantize") for record in package.manifest.lineage):
         raise StepError(
             f"'{package.path}' is quantized, and training needs the float model.",
-            hint="prune or distill its parent, and quantize the result",
+            hint="train, prune or distill its parent, and quantize the result",
         )
     if _is_program(package) and not (package.source / SOURCE_JSON).is_file():
         raise StepError(

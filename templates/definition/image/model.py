@@ -30,7 +30,7 @@ PROCESSING = {
 # What evaluate and the gates of quantize, prune and distill measure. In "points", 0.97 is 97.
 METRIC = {"name": "accuracy", "higher_is_better": True, "unit": "points"}
 
-# What prune and distill train with.
+# What train, prune and distill train with.
 TRAINING = {"epochs": 6, "learning_rate": 0.1}
 
 # Files beside this one that it needs; they travel with the package.
@@ -93,7 +93,7 @@ def calibration():
 
 
 def training():
-    """Batches of (inputs, targets), once an epoch, for prune and distill. Optional."""
+    """Batches of (inputs, targets), once an epoch, for train, prune and distill. Optional."""
     images, digits = split("train")
     for rows in torch.randperm(len(images)).split(64):
         yield images[rows], digits[rows]

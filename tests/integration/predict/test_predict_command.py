@@ -200,6 +200,14 @@ def test_bad_rows_of_a_pipe_are_told_on_stderr(package, held_out):
     assert b"rejected: row 7 of 'stdin': column '" in done.stderr
 
 
+def test_csv_that_was_piped_without_its_format_is_told_the_option(package, held_out):
+    done = mlserve(
+        "predict", str(package.path), "-i", "-", "-o", "-", input=held_out.read_bytes()
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert b"--format csv reads CSV" in done.stderr
+
+
 def test_a_row_is_answered_before_the_next_one_comes(package, held_out):
     header, first, second, *_ = held_out.read_text().splitlines()
     with subprocess.Popen(

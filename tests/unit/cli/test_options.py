@@ -48,6 +48,12 @@ from mlserve_cli.package.verify import verify
         ("bench PKG --seconds nan", "--seconds"),
         ("bench PKG --threads 100000", "--threads"),
         ("predict PKG -i rows.csv -o answers.csv --threads 100000", "--threads"),
+        ("predict PKG -i a.csv b.csv c.csv -o answers.csv", "--input"),
+        ("bench PKG --rate 100", "--rate"),
+        ("bench PKG --p99-ms 20", "--p99-ms"),
+        ("bench http://127.0.0.1:9 --threads 2", "--threads"),
+        ("bench http://127.0.0.1:9 --profile", "--profile"),
+        ("up --config server.toml", "up PKG --config"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option(line, option):
@@ -130,3 +136,21 @@ def test_a_speed_up_is_asked_for_in_either_spelling(command):
     options = get_command(app).commands[command].params
 
     assert any({"--speedup", "--speed-up"} <= set(option.opts) for option in options)
+
+
+def test_a_pattern_without_quotes_is_told_in_a_line_however_many_files_it_names():
+    files = [f"{number}.png" for number in range(1000)]
+
+    result = CliRunner().invoke(app, ["predict", "PKG", "-i", *files, "-o", "answers.csv"])
+
+    assert "'1.png' (and 998 more)" in " ".join(result.stderr.split())
+    assert "2.png" not in result.stderr
+
+
+def test_paragraphs_of_a_help_are_broken_by_the_terminal_alone():
+    commands = get_command(app).commands
+
+    for command in commands.values():
+        for paragraph in (command.help or "").split("\n\n"):
+            assert "\n" not in paragraph
+    assert "\n\n" in commands["train"].help

@@ -85,6 +85,17 @@ def test_a_folder_of_two_kinds_asks_for_a_choice(iris_package, tmp_path):
         go(iris_package(tmp_path / "q"), folder / "*.npz", tmp_path / "out2.csv")
 
 
+def test_the_pattern_that_is_proposed_for_pictures_among_texts_names_a_file(iris_package, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "1.png")
+    (folder / "notes.txt").write_text("of the scans")
+    with pytest.raises(DataError, match="several kinds: pictures, texts") as error:
+        go(iris_package(), folder, tmp_path / "out.csv")
+    pattern = error.value.hint.split("'")[1]
+    assert len(list(folder.glob(pattern.removeprefix(f"{folder}/")))) == 1
+
+
 def test_texts_are_rows_by_file_and_by_column(tmp_path):
     from onnx import TensorProto, helper, save
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +120,18 @@ def test_a_speed_out_of_reach_is_refused_with_the_best_and_its_reason(survey, wh
     assert "3 times faster cannot be reached" in caught.value.message
     assert "the time is no longer theirs" in caught.value.message
     assert "at most --speedup 1." in caught.value.hint
+
+
+def test_milliseconds_out_of_reach_are_answered_in_milliseconds_that_are_within(survey, whole):
+    def timed(goal):
+        return target.timed(
+            survey, whole, Target("target_ms", goal), None, Silent(), compare=Clock(survey, whole)
+        )
+
+    with pytest.raises(StepError) as caught:
+        timed(1e-4)
+    offered = re.search(r"at least --target-ms ([\d.e-]+)", caught.value.hint)
+    assert timed(float(offered[1])).timing.candidate_ms <= float(offered[1])
 
 
 def test_layers_that_cannot_go_are_named_when_they_are_the_reason(survey, whole):
