@@ -217,9 +217,12 @@ def _print(found: Outcome) -> None:
     table = Table(padding=(0, 1, 0, 0))  # nine columns are to fit into 80 characters
     table.add_column("candidate", no_wrap=True)  # the notes below the table speak of them by name
     unit = found.baseline.accuracy.unit if found.baseline.accuracy else ""
+    # The other columns take 65 characters, if no word of their headings is cut.
+    roomy = max(len(trial.name) for trial in found.trials) + 65 <= console.stdout().width
     metric = f"accuracy, {unit}" if unit else "accuracy"
     for name in ("threads", f"ms, batch {batch}", "rows/s", "as fast", "MB", metric, "loss"):
-        table.add_column(name, justify="right")
+        whole = max(map(len, name.split())) if roomy else None  # else headings are cut short
+        table.add_column(name, justify="right", min_width=whole)
     table.add_column("")
     for trial in found.trials:
         chosen = trial.key == found.best.key
@@ -237,7 +240,8 @@ def _print(found: Outcome) -> None:
             "products, or no real rows; it was copied as it is"
         )
     elif not found.best.steps:
-        console.note("nothing that passes is better than the float model, which was kept")
+        judged = "was judged" if found.stopped else "passes"
+        console.note(f"nothing that {judged} is better than the float model, which was kept")
         if found.baseline.accuracy is not None and found.baseline.accuracy.proof:
             console.note(found.baseline.accuracy.proof)
     elif found.best.accuracy is not None:

@@ -199,7 +199,7 @@ def _finite(value: float) -> float | None:
 def _print(found: Planned, output: Path, price_per_hour: float | None) -> None:
     from rich.table import Table
 
-    from mlserve_cli.pipeline.plan import cost_per_million
+    from mlserve_cli.pipeline.plan import cost_per_million, in_words
 
     out = console.stdout()
     out.print(f"{found.wish.sentence}: {found.package.manifest.name}", markup=False)
@@ -213,7 +213,7 @@ def _print(found: Planned, output: Path, price_per_hour: float | None) -> None:
             table.add_row(
                 title,
                 f"{figures.throughput:,.0f}",
-                f"{figures.p99_ms:.3g}",
+                in_words(figures.p99_ms).removesuffix(" ms"),
                 f"{figures.peak_mib:,.0f}",
             )
     out.print(table)

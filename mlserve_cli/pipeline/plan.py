@@ -242,8 +242,8 @@ def _try(
             run, rate = highest.run, (highest.rate or 0.0)
         seen = _figures(run, rate, server.peak_mib())
     progress.say(
-        f"{_words(promise.sizing)}: {seen.throughput:,.0f} requests/s, p99 {seen.p99_ms:.3g} ms "
-        f"(the model said {promise.p99_ms:.3g})"
+        f"{_words(promise.sizing)}: {seen.throughput:,.0f} requests/s, p99 {in_words(seen.p99_ms)} "
+        f"(the model said {in_words(promise.p99_ms)})"
     )
     return Trial(
         sizing=promise.sizing,
@@ -326,7 +326,7 @@ def _explained(
     reasons = {
         "threads": f"a row alone takes {service.run_s(sizing.threads, wish.rows) * 1e3:.2f} ms",
         "instances": (
-            f"p99 {chosen.seen.p99_ms:.3g} ms at {chosen.seen.rate:,.0f} requests/s; "
+            f"p99 {in_words(chosen.seen.p99_ms)} at {chosen.seen.rate:,.0f} requests/s; "
             + _others(chosen, tried)
         ),
         "max_batch": (
@@ -353,9 +353,16 @@ def _others(chosen: Trial, tried: Sequence[Trial]) -> str:
     if not others:
         return "nothing else was tried"
     return "tried beside: " + ", ".join(
-        f"{_words(each.sizing)} ({each.seen.p99_ms:.3g} ms at {each.seen.rate:,.0f})"
+        f"{_words(each.sizing)} ({in_words(each.seen.p99_ms)} at {each.seen.rate:,.0f})"
         for each in others
     )
+
+
+def in_words(p99_ms: float) -> str:
+    """Milliseconds; infinite ones are of a queue that grows, or of requests that failed."""
+    if not math.isfinite(p99_ms):
+        return "without end"
+    return f"{p99_ms:,.0f} ms" if p99_ms >= 1000 else f"{p99_ms:.3g} ms"
 
 
 def _words(sizing: Sizing) -> str:
@@ -367,6 +374,7 @@ def _words(sizing: Sizing) -> str:
 def _remedies(made: Planned) -> list[str]:
     """What would keep the wish."""
     wish, known = made.wish, made.capacity
+    seen = made.observed or made.predicted
     found = []
     lone_ms = known.lone_ms
     if lone_ms > wish.p99_ms:
@@ -394,9 +402,16 @@ def _remedies(made: Planned) -> list[str]:
             )
         else:
             found.append(
-                f"at most about {AIR * made.highest_rate:,.0f} requests/s, or a p99 of "
-                f"{(made.observed or made.predicted).p99_ms:.3g} ms"
+                f"an idle machine: by the engine's times it holds up to about "
+                f"{AIR * made.highest_rate:,.0f} requests/s, and it was slower than they say"
             )
+            if math.isfinite(seen.p99_ms):
+                found.append(f"a p99 of {in_words(seen.p99_ms)}")
+    elif wish.rate is not None and lone_ms <= wish.p99_ms and seen.throughput > 0:
+        found.append(
+            f"more than {wish.rate / seen.throughput:,.0f} machines like this one, which answers "
+            f"{seen.throughput:,.0f} requests/s at all; or a lower --rate, or more --p99-ms"
+        )
     if lone_ms <= wish.p99_ms:
         found.append(
             f"a faster variant: 'mlserve optimize {made.package.path} -o PKG', and "

@@ -98,6 +98,18 @@ def test_the_table_of_candidates_names_each_in_eighty_columns(outcome, monkeypat
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_headings_are_whole_and_rows_need_one_line_where_there_is_room(
+    outcome, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    optimize._print(outcome)
+
+    shown = capsys.readouterr().out
+    assert "threads" in shown
+    assert "points" in shown
+    assert "…" not in shown
+
+
 def test_a_metric_that_is_not_in_points_keeps_its_digits(outcome, capsys):
     small = Accuracy(
         metric="cosine", unit="", value=0.99283, low=0.9926, high=0.993, n=9,
