@@ -185,7 +185,7 @@ def _diverged(state: State, error: Diverged) -> str:
     if state.best.weights is None:
         raise StepError(
             f"{where}.",
-            hint="lower the learning rate, in TRAINING or with --learning-rate of train, distill "
+            hint="lower learning_rate in TRAINING, or --learning-rate of train, distill "
             f"and quantize; it is {state.options.peak:g}",
         ) from error
     return f"{where}; the weights of epoch {state.best.epoch} are kept"
