@@ -89,6 +89,7 @@ def make(
     steps.check_parent(parent)
     cases.check(parent)
     step = build(cases.calibration(parent))
+    step.requires(parent)  # cheap, and known before the minutes that an evaluation may take
     # First of all: rows with wrong labels are seen before hours of calibration or training.
     progress.stage("accuracy before")
     before = cases.evaluate(parent, reference=parent, progress=progress)

@@ -82,7 +82,7 @@ def test_a_variant_that_passes_stands_at_its_place_with_its_evidence(
 
     verdict = run(step, iris_package(), tmp_path / "out", cases)
 
-    assert step.log == ["requires", "apply", "ensures"]
+    assert step.log == ["requires", "requires", "apply", "ensures"]
     assert verdict.refusals == ()
     assert verdict.drop.value == 0
     opened = Package.open(tmp_path / "out")
@@ -210,7 +210,7 @@ def test_targets_that_are_no_classes_of_the_model_end_it_before_the_work(
     with pytest.raises(DataError, match="is no class of the model"):
         run(step, iris_package(), tmp_path / "out", Cases(data=str(path)))
 
-    assert step.log == []
+    assert step.log == ["requires"]
 
 
 def test_the_evidence_of_a_gate_with_the_labels_of_other_rows_proves_nothing(
@@ -225,3 +225,19 @@ def test_the_evidence_of_a_gate_with_the_labels_of_other_rows_proves_nothing(
     assert "always answering 'class" in gate["proof"]
     assert "proven" not in gate["proof"]
     assert gate["drop"]["doubt"] == gate["proof"]
+
+
+def test_a_parent_that_a_step_cannot_take_is_told_before_its_accuracy_is_measured(
+    iris_package, tmp_path, cases, timed, monkeypatch
+):
+    class Choosy(Spoil):
+        def requires(self, parent):
+            raise StepError("it takes no flowers.")
+
+    def evaluated(*_arguments, **_options):
+        raise AssertionError("the accuracy was measured first")
+
+    monkeypatch.setattr(Cases, "evaluate", evaluated)
+    with pytest.raises(StepError, match="takes no flowers"):
+        run(Choosy(), iris_package(), tmp_path / "variant", cases)
+    assert not (tmp_path / "variant").exists()
