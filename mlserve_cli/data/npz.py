@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -95,7 +96,7 @@ def _batches(source: Source, reading: Reading) -> Iterator[Batch]:
                         first=start + 1,
                     ),
                 )
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{source.name} is no whole .npz file: {error}.",
                 hint="numpy.savez(FILE, input_name=array, target=array) writes one",

@@ -14,6 +14,7 @@ from mlserve_cli.errors import DataError, first_line
 from mlserve_cli.predict.blocks import Block, Plan, Prepared, listed
 from mlserve_cli.predict.inputs import Inputs
 from mlserve_cli.predict.job import Position
+from mlserve_cli.predict.location import DAMAGED
 from mlserve_cli.runtime.tensors import Tensors
 
 
@@ -48,7 +49,7 @@ class NpzReader:
                     try:
                         inputs = {name: member.take(count) for name, member in members.items()}
                         beside = {name: member.take(count) for name, member in kept.items()}
-                    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                    except (*DAMAGED, ValueError, zipfile.BadZipFile) as error:
                         raise _damaged(where, error) from error
                     after = Position(file=index, row=row + count)
                     yield Block((inputs, beside), where, row + 1, count, after)
@@ -64,7 +65,7 @@ class NpzReader:
                 chosen = _choose(list(there), self._plan, name)
                 members = {wanted: there[array](stack) for wanted, array in chosen.items()}
                 kept = {wanted: there[wanted](stack) for wanted in self._plan.keep}
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            except (*DAMAGED, ValueError, zipfile.BadZipFile) as error:
                 raise _damaged(name, error) from error
             sizes = {member.name: member.shape[0] for member in (*members.values(), *kept.values())}
             if len(set(sizes.values())) > 1:

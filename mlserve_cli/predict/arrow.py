@@ -10,6 +10,7 @@ from mlserve_cli.errors import DataError, first_line
 from mlserve_cli.predict.blocks import Block
 from mlserve_cli.predict.columnar import ColumnarReader
 from mlserve_cli.predict.job import Position
+from mlserve_cli.predict.location import DAMAGED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ class ArrowReader(ColumnarReader):
                             row += batch.num_rows
             except DataError:
                 raise
-            except (OSError, ValueError) as error:  # all of Arrow's are one or the other
+            except (*DAMAGED, ValueError) as error:  # Arrow's are OSError or ValueError
                 raise DataError(f"'{name}' is no whole Arrow file: {first_line(error)}.") from error
 
     def _batches(self, index: int) -> Generator[pa.RecordBatch, None, None]:

@@ -47,11 +47,7 @@ class CsvReader:
         for index in range(start.file, len(self._files)):
             row, offset = (start.row, start.offset) if index == start.file else (0, 0)
             with self._files.open(index) as file:
-                where = self._files.name(index)
-                try:
-                    yield from self._blocks(file, index, row, offset)
-                except (OSError, EOFError) as error:
-                    raise DataError(f"'{where}' cannot be read: {first_line(error)}.") from error
+                yield from self._blocks(file, index, row, offset)
 
     def _blocks(self, file: BinaryIO, index: int, row: int, offset: int) -> Iterator[Block]:
         where = self._files.name(index)

@@ -9,7 +9,7 @@ import msgspec
 
 from mlserve_cli.data import json_list
 from mlserve_cli.data.reading import Source
-from mlserve_cli.errors import DataError, first_line
+from mlserve_cli.errors import DataError
 from mlserve_cli.predict import layout, rows
 from mlserve_cli.predict.blocks import Block, Plan, Prepared, Reject
 from mlserve_cli.predict.inputs import Inputs
@@ -39,23 +39,20 @@ class JsonLinesReader:
             row, offset = (start.row, start.offset) if index == start.file else (0, 0)
             where = self._files.name(index)
             with self._files.open(index) as file:
-                try:
-                    if offset:
-                        file.seek(offset)
-                    lines: list[bytes] = []
-                    for line in file:
-                        offset += len(line)
-                        text = line.removeprefix(b"\xef\xbb\xbf") if offset == len(line) else line
-                        if not text.strip():
-                            continue  # an empty line is no row
-                        lines.append(text)
-                        if len(lines) == self._plan.block:
-                            row += len(lines)
-                            after = Position(file=index, row=row, offset=offset)
-                            yield Block(lines, where, row - len(lines) + 1, len(lines), after)
-                            lines = []
-                except (OSError, EOFError) as error:
-                    raise DataError(f"'{where}' cannot be read: {first_line(error)}.") from error
+                if offset:
+                    file.seek(offset)
+                lines: list[bytes] = []
+                for line in file:
+                    offset += len(line)
+                    text = line.removeprefix(b"\xef\xbb\xbf") if offset == len(line) else line
+                    if not text.strip():
+                        continue  # an empty line is no row
+                    lines.append(text)
+                    if len(lines) == self._plan.block:
+                        row += len(lines)
+                        after = Position(file=index, row=row, offset=offset)
+                        yield Block(lines, where, row - len(lines) + 1, len(lines), after)
+                        lines = []
             if lines:
                 yield Block(lines, where, row + 1, len(lines), Position(file=index + 1))
 

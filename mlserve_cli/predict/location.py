@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,11 @@ REMOTE_BLOCK_BYTES = 8 << 20
 S3_ATTEMPTS = 2
 """Of botocore for a request. s3fs asks botocore five times and waits 15 s for an answer each time:
 with botocore's own five attempts a store that is silent would hold a job up for six minutes."""
+
+
+DAMAGED = (OSError, EOFError, zlib.error)
+"""What reading raises of a file that a disk does not give, or that ends early or is damaged; gzip
+has an error of its own for each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from mlserve_cli.predict.location import Location
+from mlserve_cli.errors import DataError, first_line
+from mlserve_cli.predict.location import DAMAGED, Location
 
 _SAMPLE_BYTES = 1 << 18
 
@@ -40,10 +41,17 @@ class Opened:
 
     @contextlib.contextmanager
     def open(self, index: int) -> Iterator[BinaryIO]:
-        """The bytes, from the beginning. Raises `DataError`."""
-        if not self._files:
-            # A buffer of our own: one that a thread waits in would hold up the end of the process.
-            yield io.BufferedReader(io.FileIO(0, closefd=False))
-            return
-        with self._files[index].open() as file:
-            yield file
+        """The bytes, from the beginning. Raises `DataError`, also for what goes wrong while they
+        are read."""
+        with contextlib.ExitStack() as stack:
+            if self._files:
+                file = stack.enter_context(self._files[index].open())
+            else:
+                # A buffer of our own: one that a thread waits in would hold up the process's end.
+                file = io.BufferedReader(io.FileIO(0, closefd=False))
+            try:
+                yield file
+            except DAMAGED as error:
+                raise DataError(f"'{self.name(index)}' cannot be read: {first_line(error)}.") from (
+                    error
+                )

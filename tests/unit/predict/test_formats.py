@@ -61,6 +61,27 @@ def test_every_kind_of_input_gives_the_same_answers(
             assert [int(number) for number in found["id"]] == list(range(150))
 
 
+@pytest.mark.parametrize("how", ["cut off", "damaged"])
+@pytest.mark.parametrize("ending", ["csv.gz", "jsonl.gz", "npz"])
+def test_a_packed_file_that_is_cut_off_or_damaged_is_a_sentence(
+    run, iris_package, ending, how, tmp_path
+):
+    path = tmp_path / f"rows.{ending}"
+    # What is wrong lies behind the first block.
+    many = np.random.default_rng(0).integers(0, 99, (3000, 4)).astype(np.float32) / 8
+    if ending == "npz":
+        np.savez_compressed(path, x=many)
+    else:
+        write(path, many)
+    content = path.read_bytes()
+    place, other = 2000, bytes(range(256)) * 8
+    rest = b"" if how == "cut off" else other + content[place + len(other) :]
+    path.write_bytes(content[:place] + rest)
+    keep = () if ending == "npz" else ("id",)
+    with pytest.raises(DataError, match=rf"rows\.{ending}' (cannot be read|is no whole .* file): "):
+        run(iris_package(), None, "out.csv", source=path.name, batch=7, part=70, keep=keep)
+
+
 def test_outputs_of_every_format_hold_the_same_classes(run, iris_package, iris, tmp_path):
     package = iris_package(processing=TABLE)
     labels = [str(each) for each in iris[1]]
