@@ -10,6 +10,7 @@ import os
 import socket
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -19,18 +20,30 @@ NAME = "_claim.json"
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Which process writes. `since` is in ISO 8601, of that host's clock."""
+    """Which process writes.
+
+    since: in ISO 8601, of that host's clock. started: when the process began, in the kernel's ticks
+    since boot; 0 where it does not say.
+    """
 
     id: str
     host: str
     pid: int
     since: str
+    started: int = 0
 
     @classmethod
     def mine(cls) -> Claim:
         """A new one, of this process."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(id=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), since=now)
+        pid = os.getpid()
+        return cls(
+            id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=pid,
+            since=now,
+            started=_started(pid),
+        )
 
     def yields(self, *, resume: bool, force: bool) -> bool:
         """Whether another process may have the place: this one is dead, or, as far as anybody here
@@ -44,8 +57,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         except ProcessLookupError:
             return True
         except OSError:
-            return False  # it runs as another user
-        return False
+            pass  # it runs as another user
+        # A container that is started again has the name of the one before, and its numbers too.
+        now = _started(self.pid)
+        return self.started != now and 0 not in (self.started, now)
 
     def refusal(self, target: str) -> DataError:
         """The error for a process that came later."""
@@ -58,6 +73,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """The text of the object."""
         return msgspec.json.encode(self) + b"\n"
+
+
+def _started(pid: int) -> int:
+    """`starttime` of proc(5): no two processes have it and the number in common."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(stat.rpartition(b")")[2].split()[19])
 
 
 def read(text: bytes | None) -> Claim | None:

@@ -422,10 +422,12 @@ class RemotePlace:
         return f"{self._final}.rejects.jsonl"
 
     def abandon(self) -> None:
-        """Remove what was uploaded."""
-        self._claim = None
+        """Remove what was uploaded; what lies there is another's where the claim is."""
         with contextlib.suppress(Exception):
-            self._remove_ours()
+            self._check_claim()
+            if self._claim is not None:
+                self._claim = None
+                self._remove_ours()
 
     def _remove_ours(self) -> None:
         """What a job wrote, and the folder of a file's parts."""

@@ -410,6 +410,35 @@ def test_who_was_taken_over_from_ends_before_its_next_part(iris_package, remote,
     assert remote.cat_file("/jobs/out/_claim.json") == other.to_json()
 
 
+def test_who_was_taken_over_from_before_its_first_part_leaves_the_others_files(
+    iris_package, remote, monkeypatch
+):
+    """Two that begin at once: the one that ends must not take away what the other has written."""
+    from mlserve_cli.predict.run import Run
+
+    write = Run._write_part
+    other = Claim(id="1", host="elsewhere", pid=1, since="now")
+    theirs = {"_claim.json": other.to_json(), "_manifest.json": b"{}", "part-00000.parquet": b"1"}
+
+    def robbed(self, *given):
+        if not self._job.parts:
+            for name, content in theirs.items():
+                remote.pipe_file(f"/jobs/out/{name}", content)
+        return write(self, *given)
+
+    monkeypatch.setattr(Run, "_write_part", robbed)
+    with pytest.raises(DataError, match="process 1 on elsewhere writes"):
+        go_remote(iris_package(), "out")
+    assert {name: remote.cat_file(f"/jobs/out/{name}") for name in theirs} == theirs
+
+
+def test_the_claim_of_an_earlier_process_with_the_same_number_is_taken_over(iris_package, remote):
+    """A container that is started again has the name of the one before, and its numbers."""
+    before = msgspec.structs.replace(Claim.mine(), id="1", started=1)
+    remote.pipe_file("/jobs/.out.csv.parts/_claim.json", before.to_json())
+    assert go_remote(iris_package(), "out.csv").rows == 147
+
+
 def test_the_password_of_a_url_stands_in_no_file_and_no_message(iris_package, remote, rows):
     remote.pipe_file("/ann:secret@jobs/rows.csv", rows.read_bytes())
     said = []
