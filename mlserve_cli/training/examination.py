@@ -52,7 +52,7 @@ class Examination:
 
     def judge(
         self,
-        scores_of: Callable[[Batch], torch.Tensor],
+        scores_of: Callable[[Batch], Any],
         value_of: Callable[[Batch], torch.Tensor],
     ) -> None:
         """Let the loss say what it makes of the odd batches.
@@ -63,8 +63,7 @@ class Examination:
         import torch
 
         if self._labelled is not None:
-            scores = scores_of(self._labelled)
-            classes = scores.shape[1] if scores.ndim > 1 else 1
+            classes = _classes(scores_of(self._labelled))
             if classes == 1 or self._ends["low"] >= 0:
                 self._odd.pop("low")
             if classes == 1 or self._ends["high"] < classes:
@@ -85,9 +84,12 @@ class Examination:
             return
         finite = torch.isfinite(tensor)
         if not finite.all():
-            row = int((~finite).reshape(len(tensor), -1).any(1).nonzero()[0]) + 1
             word = "NaN" if torch.isnan(tensor).any() else "an infinite number"
-            self._odd[kind] = Odd(self.count, f"{word} in {kind}, in row {row}", batch)
+            what = f"{word} in {kind}"
+            if tensor.ndim:
+                row = int((~finite).reshape(len(tensor), -1).any(1).nonzero()[0]) + 1
+                what += f", in row {row}"
+            self._odd[kind] = Odd(self.count, what, batch)
 
     def _labels(self, targets: torch.Tensor, batch: Batch) -> None:
         """Keep the batches with the smallest and the largest whole number: classes begin at 0."""
@@ -115,6 +117,13 @@ def check_classes(targets: torch.Tensor, classes: int, *, ignored: int = -100) -
             f"{classes} scores: classes are whole numbers from 0 to {classes - 1}.",
             hint=f"number the classes from 0 on; {ignored} leaves a row out of the loss",
         )
+
+
+def _classes(scores: Any) -> int:
+    """How many a network has scores of; 0 for a class of the user's, which its loss alone knows."""
+    if not hasattr(scores, "is_floating_point"):
+        return 0
+    return int(scores.shape[1]) if scores.ndim > 1 else 1
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -26,8 +26,8 @@ class Rehearsal:
     device: str
     kind: str
 
-    def scores(self, batch: Batch) -> torch.Tensor:
-        """What the network answers first, in eval mode."""
+    def scores(self, batch: Batch) -> Any:
+        """What the network answers first, in eval mode: a tensor, or a class of the user's."""
         import torch
 
         self.module.eval()

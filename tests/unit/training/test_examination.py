@@ -118,3 +118,37 @@ def test_targets_that_are_missing_or_too_large_are_a_sentence(value):
     with pytest.raises(DefinitionError) as found:
         inputs.targets(value)
     assert found.value.hint
+
+
+def test_a_network_whose_outputs_are_a_class_of_the_users_is_trained():
+    """Its loss alone knows what is in them, so labels are left to it."""
+
+    class Scores:
+        def __init__(self, values):
+            self.values = values
+
+    class Answering(torch.nn.Sequential):
+        def forward(self, values):
+            return Scores(super().forward(values))
+
+    def loss(outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs.values.float(), targets)
+
+    module = run(rows(), module=Answering(*network()), loss=loss)
+    assert int(module[1].num_batches_tracked) == 4
+    beyond = rows()
+    beyond[2][1][5] = 3
+    with pytest.raises(StepError, match="out of bounds"):
+        run(beyond, module=Answering(*network()), loss=loss)
+
+
+def test_a_target_without_a_row_of_its_own_may_be_no_number():
+    batches = [(given, {"labels": labels, "weight": torch.tensor(1.0)}) for given, labels in rows()]
+    batches[1][1]["weight"].fill_(float("nan"))
+
+    def loss(outputs, targets):
+        value = torch.nn.functional.cross_entropy(outputs, targets["labels"])
+        return value * targets["weight"]
+
+    with pytest.raises(StepError, match=r"batch 2 of .* has NaN in a target"):
+        run(batches, loss=loss)
