@@ -28,8 +28,8 @@ import re
 
 _SECRETS = re.compile(
     r"(?<=://)[^/?#\s'\"]*@"
-    r"|(?<=[?&])(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|Signature|sig|token"
-    r"|access_token|api_key|key|password|secret)=[^&#\s'\"]*",
+    r"|(?<=[?&])(?P<name>X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|Signature|sig"
+    r"|token|access_token|api_?key|key|password|secret)=[^&#\s'\"]*",
     re.IGNORECASE,
 )
 """In URLs: user and password before the host (RFC 3986, section 3.2.1), and what signs a query."""

@@ -43,8 +43,12 @@ def test_an_url_that_is_none_is_refused_without_its_password(url):
 
 def test_secrets_of_urls_are_taken_out_of_every_error():
     error = MlserveError(
-        "GET https://ann:secret@h/a?X-Amz-Signature=secret&x=1 failed.",
+        "GET https://ann:secret@h/a?X-Amz-Signature=secret&x=1&X-Goog-Signature=secret failed.",
         hint="s3://key:secret@bucket/a@2x, http://h/?sig=secret 'a@b' and https://h/docs?page=2",
     )
-    assert error.message == str(error) == "GET https://…@h/a?X-Amz-Signature=…&x=1 failed."
+    assert (
+        error.message
+        == str(error)
+        == "GET https://…@h/a?X-Amz-Signature=…&x=1&X-Goog-Signature=… failed."
+    )
     assert error.hint == ("s3://…@bucket/a@2x, http://h/?sig=… 'a@b' and https://h/docs?page=2")
