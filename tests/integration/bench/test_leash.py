@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mlserve_cli.cli import temporary
+
 COMMAND = [sys.executable, "-c", "from mlserve_cli.cli.main import run; run()"]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it looks at processes")
@@ -63,8 +65,14 @@ def test_a_command_that_is_killed_leaves_nothing_running(iris_package, tmp_path,
     if name == "plan":
         options += ["-o", "server.toml"]
     command = [*COMMAND, name, str(iris_package().path), *options]
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     watched = []
     try:
@@ -72,6 +80,8 @@ def test_a_command_that_is_killed_leaves_nothing_running(iris_package, tmp_path,
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
         assert ended(watched, within_s=20)
+        # What it had of files lies where the next command sweeps.
+        assert all(path.name.startswith(temporary.PREFIX) for path in scratch.iterdir())
     finally:
         process.kill()
         process.communicate()
