@@ -9,7 +9,7 @@ import typer
 
 from mlserve_cli.cli import console
 from mlserve_cli.errors import Exit, Refused
-from mlserve_cli.package import file_size, neighbours
+from mlserve_cli.package import file_size, other_work
 
 if TYPE_CHECKING:
     from mlserve_cli.pipeline.variant import Verdict
@@ -94,7 +94,7 @@ def sentences(verdict: Verdict) -> list[str]:
         verdict.drop.proof(verdict.allowed),
         *([verdict.after.neighbours.sentence()] if verdict.after.neighbours else []),
         *(ratio.sentence() for ratio in verdict.ratios),
-        *filter(None, [neighbours.sentence(verdict.busy)]),
+        *filter(None, [other_work.sentence(verdict.busy)]),
     ]
 
 
@@ -131,12 +131,11 @@ def hint(verdict: Verdict) -> str:
     again = "the machine was busy: try again when it is idle, "
     timed = missed or "--allow-slower" in asked
     return (
-        (again if timed and verdict.busy >= neighbours.BUSY else "")
+        (again if timed and verdict.busy >= other_work.BUSY else "")
         + ("train it longer with --epochs, " if longer else "")
         + (
-            "use it from there, or "
-            if not missed or asked
+            "use it from there, or allow more with " + " and ".join(asked)
+            if asked
             else "ask for less, or use it from there"
         )
-        + ("allow more with " + " and ".join(asked) if asked else "")
     )

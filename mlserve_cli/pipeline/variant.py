@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlserve_cli.errors import MlserveError
 from mlserve_cli.package import step as steps
 from mlserve_cli.package.draft import check_target, hidden_beside, move, writing
-from mlserve_cli.package.neighbours import Neighbours
+from mlserve_cli.package.other_work import OtherWork
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.package.step import Step
@@ -102,7 +102,7 @@ def make(
             after = cases.evaluate(built, reference=parent, progress=progress)
             lost = drop(before, after)
             progress.stage("speed, side by side")
-            neighbours = Neighbours()
+            others = OtherWork()
             ratios = tuple(
                 compare(
                     parent,
@@ -112,7 +112,7 @@ def make(
                     progress=progress,
                 )
             )
-            busy = neighbours.share()
+            busy = others.share()
             refusals = (
                 *_unsound(built.manifest.lineage[-1].parameters),
                 *_missed(built),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlserve_cli.errors import StepError
-from mlserve_cli.package.neighbours import Neighbours, sentence
+from mlserve_cli.package.other_work import OtherWork, sentence
 from mlserve_cli.package.package import Package
 from mlserve_cli.package.progress import Progress
 from mlserve_cli.prune import speed
@@ -158,7 +158,7 @@ def timed(
     `StepError` with the best that was measured and what limits it.
     """
     progress.stage("timing candidates before any training", TIMED_STEPS + 2)
-    neighbours = Neighbours()
+    others = OtherWork()
     known: dict[Size, speed.Timing] = {}
 
     def measure(ratio: float, *, again: bool = False) -> Found:
@@ -178,7 +178,7 @@ def timed(
 
     best = measure(MOST)
     if not reached(best.timing):
-        raise _out_of_reach(target, best, whole, survey, neighbours.share())
+        raise _out_of_reach(target, best, whole, survey, others.share())
     passed = [best]
     low, high = 0.0, MOST
     for _ in range(TIMED_STEPS):
@@ -196,11 +196,11 @@ def timed(
     for found in reversed(passed):
         best = measure(found.ratio, again=True)
         if reached(best.timing):
-            said = sentence(neighbours.share())
+            said = sentence(others.share())
             if said:
                 progress.say(f"{said}: on an idle machine it may come out otherwise")
             return best
-    raise _out_of_reach(target, best, whole, survey, neighbours.share())
+    raise _out_of_reach(target, best, whole, survey, others.share())
 
 
 def _out_of_reach(

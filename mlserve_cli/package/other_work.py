@@ -16,7 +16,7 @@ BUSY = 0.1
 """A tenth of the CPUs: less is the usual noise of a machine, and of counting in hundredths."""
 
 
-class Neighbours:
+class OtherWork:
     """Begins to count when it is made.
 
     root: stands in for the machine's `/` in tests.
