@@ -29,7 +29,8 @@ TIE = 1e-5
 """Of a cosine. The same text twice is two rows at the same place, up to float32's rounding over
 some hundred products; either of them is the nearest."""
 
-_BLOCK_ROWS = 1024
+_BLOCK = 1 << 24
+"""Cosines that are in memory at once, of each of the two: 64 MiB."""
 
 
 def output_of(manifest: Manifest) -> TensorSpec | None:
@@ -143,8 +144,9 @@ class Embeddings:
                 "one row has no neighbours to compare.", hint="give some hundred rows or more"
             )
         same = np.empty(count, dtype=np.float64)
-        for start in range(0, count, _BLOCK_ROWS):
-            rows = np.arange(start, min(start + _BLOCK_ROWS, count))
+        step = max(1, _BLOCK // count)
+        for start in range(0, count, step):
+            rows = np.arange(start, min(start + step, count))
             here = np.arange(len(rows))
             seen, truly = found[rows] @ found.T, wanted[rows] @ wanted.T
             for cosines in (seen, truly):

@@ -49,7 +49,7 @@ def test_neighbours_are_those_that_a_loop_over_all_pairs_finds(seed, size):
             for row in range(len(units))
         ]  # fmt: skip
 
-    with mock.patch.object(embeddings, "_BLOCK_ROWS", 5):
+    with mock.patch.object(embeddings, "_BLOCK", 40):
         kept = compared(found, wanted).kept()
     same = [one == other for one, other in zip(nearest(found), nearest(wanted), strict=True)]
     assert kept.astype(bool).tolist() == same
