@@ -65,7 +65,7 @@ def table() -> Mapping[str, Function]:
         ).clamp(0, 1),
         "HardSwish": plain(F.hardswish),
         "Identity": lambda node, values: values[0],
-        "IsInf": plain(torch.isinf),
+        "IsInf": _is_infinite,
         "IsNaN": plain(torch.isnan),
         "LayerNormalization": _layer_normalization,
         "LeakyRelu": lambda node, values: F.leaky_relu(values[0], attribute(node, "alpha", 0.01)),
@@ -80,7 +80,7 @@ def table() -> Mapping[str, Function]:
         "Neg": plain(torch.neg),
         "Not": plain(torch.logical_not),
         "Or": plain(torch.logical_or),
-        "Pow": plain(torch.pow),
+        "Pow": lambda node, values: torch.pow(*values).to(values[0].dtype),
         "Reciprocal": plain(torch.reciprocal),
         "ReduceL2": _reduced(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
         "ReduceMax": _reduced(torch.amax),
@@ -216,6 +216,14 @@ def _divide(node: NodeProto, values: Values) -> torch.Tensor:
 
     whole = not values[0].is_floating_point()
     return torch.div(*values, rounding_mode="trunc" if whole else None)
+
+
+def _is_infinite(node: NodeProto, values: Values) -> torch.Tensor:
+    found: torch.Tensor = values[0].isinf()
+    for sign, wanted in ((1, "detect_positive"), (-1, "detect_negative")):
+        if not attribute(node, wanted, 1):
+            found = found & (values[0].sign() != sign)
+    return found
 
 
 def _cast(node: NodeProto, values: Values) -> torch.Tensor:

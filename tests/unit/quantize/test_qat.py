@@ -184,6 +184,7 @@ def test_an_operator_that_cannot_be_trained_is_named():
 
 FLOATS = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 WHOLE = np.array([[0, 2, -1], [1, 1, 0]])
+INFINITE = np.array([np.inf, -np.inf, np.nan, 1], np.float32)
 OPERATORS = {
     "Range": ([np.array(2), np.array(11), np.array(3)], {}),
     "Range backwards": ([np.array(5), np.array(0), np.array(-2)], {}),
@@ -204,6 +205,11 @@ OPERATORS = {
     "Shape": ([FLOATS], {"start": 1}),
     "GreaterOrEqual": ([WHOLE, np.array(1)], {}),
     "LessOrEqual": ([WHOLE, np.array(1)], {}),
+    "IsInf": ([INFINITE], {}),
+    "IsInf above zero": ([INFINITE], {"detect_negative": 0}),
+    "IsInf below zero": ([INFINITE], {"detect_positive": 0}),
+    "Pow": ([np.abs(FLOATS), np.array(2)], {}),
+    "Pow of whole numbers": ([np.abs(WHOLE), np.float32(2.5)], {}),
     "Max": ([WHOLE, WHOLE.T.reshape(2, 3), np.array(1)], {}),
     "Clip": ([WHOLE, np.array(0), np.array(1)], {}),
     "ReduceSum": ([FLOATS, np.array([1])], {"keepdims": 0}),
