@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -143,8 +144,9 @@ def copy(source: Path, target: Path) -> None:
 
 def sweep(target: Path) -> None:
     """Remove what writers of `target` left beside it that were killed; none may be at work."""
+    name = glob.escape(target.name)
     for end in ("part", HELD.removeprefix("."), "old"):
-        for left in target.parent.glob(f".{target.name}.????????.{end}"):
+        for left in target.parent.glob(f".{name}.????????.{end}"):
             if end == "old" and not target.exists():
                 left.rename(target)  # killed between the two renames of `move`
             elif left.is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlserve_cli.errors import PackageError
-from mlserve_cli.package.draft import create, hidden_beside, writing
+from mlserve_cli.package.draft import create, hidden_beside, sweep, writing
 from mlserve_cli.runtime.manifest import Manifest
 
 EMPTY = Manifest(name="m", version="1", variant="fp32", inputs=(), outputs=())
@@ -176,3 +176,15 @@ def test_the_folder_of_a_package_need_not_be_there(tmp_path):
     make(tmp_path / "new" / "package")
 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["package"]
+
+
+def test_what_was_moved_away_by_a_killed_writer_comes_back_whatever_its_name_is(tmp_path):
+    target = tmp_path / "package [1]"
+    make(target)
+    target.rename(tmp_path / f".{target.name}.01234567.old")
+    (tmp_path / f".{target.name}.01234567.part").mkdir()
+
+    sweep(target)
+
+    assert list(tmp_path.iterdir()) == [target]
+    assert (target / "serve" / "model.onnx").read_bytes() == b"weights"
