@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlserve_cli.graph import kernels
+from mlserve_cli.graph import fusion, kernels
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.quantize import Choices, StaticStep, attention
 
@@ -175,10 +175,16 @@ def test_a_batch_that_it_slows_down_more_than_it_speeds_up_another_decides(quant
 
 
 def test_the_two_are_really_timed(quantized, monkeypatch):
-    monkeypatch.setattr("mlserve_cli.graph.fusion.QUICK_S", 0.05)
+    ratio, found = fusion.ratio, []
+    monkeypatch.setattr(fusion, "QUICK_S", 0.05)
+    monkeypatch.setattr(
+        fusion, "ratio", lambda *given, **more: found.append(ratio(*given, **more)) or found[-1]
+    )
 
     package, parameters = quantized("timed", fuse=None)
 
+    assert len(found) == 2
+    assert ("fused_attention" in parameters) == (found[0] * found[1] <= fusion.NOISE**2)
     assert ("fused_attention" in parameters) == ("QAttention" in kernels.read(package.model).nodes)
 
 
