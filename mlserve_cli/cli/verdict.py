@@ -14,9 +14,6 @@ from mlserve_cli.package import file_size, other_work
 if TYPE_CHECKING:
     from mlserve_cli.pipeline.variant import Verdict
 
-SHORT = "it falls short: "
-"""How a refusal begins for a goal that a step did not reach."""
-
 
 def show(
     verdict: Verdict,
@@ -122,6 +119,8 @@ def flags(verdict: Verdict) -> list[str]:
 
 def hint(verdict: Verdict) -> str:
     """What to do with a variant that was refused."""
+    from mlserve_cli.prune.target import SHORT
+
     if any("diverged" in reason for reason in verdict.refusals):
         return "train again with a lower --learning-rate, or use what was kept"
     asked = flags(verdict)

@@ -39,6 +39,10 @@ Sharing = Callable[[float], "Shares | None"]
 """A ratio of the whole → another one for each layer, or None for the same everywhere."""
 
 
+SHORT = "it falls short: "
+"""How the sentence begins of a goal that was not reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """value: a ratio of channels; a share of multiplications or parameters; times; milliseconds."""
@@ -88,7 +92,7 @@ class Target:
         )
         return {
             "kind": "target",
-            "summary": ("reached: " if reached else "it falls short: ") + f"{found} at batch 1",
+            "summary": ("reached: " if reached else SHORT) + f"{found} at batch 1",
             "asked": {self.kind: self.value},
             "reached": reached,
             "parent_ms": timing.parent_ms,
