@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, BinaryIO
 
 from mlserve_cli.data import npz, targets
@@ -46,18 +46,18 @@ class NpzReader:
                         member.skip(row)
                 while row < total:
                     count = min(self._plan.block, total - row)
-                    try:
-                        inputs = {name: member.take(count) for name, member in members.items()}
-                        beside = {name: member.take(count) for name, member in kept.items()}
-                    except (*DAMAGED, ValueError, zipfile.BadZipFile) as error:
-                        raise _damaged(where, error) from error
+                    inputs = {name: member.take(count) for name, member in members.items()}
+                    beside = {name: member.take(count) for name, member in kept.items()}
                     after = Position(file=index, row=row + count)
                     yield Block((inputs, beside), where, row + 1, count, after)
                     row += count
 
     @contextlib.contextmanager
     def _opened(self, index: int) -> Iterator[tuple[dict[str, Member], dict[str, Member]]]:
-        """(the model's inputs, kept arrays), each at its first row."""
+        """(the model's inputs, kept arrays), each at its first row.
+
+        Raises `DataError`, also for what goes wrong while they are read.
+        """
         name = self._files[index].name
         with self._files[index].open() as file, contextlib.ExitStack() as stack:
             try:
@@ -65,13 +65,10 @@ class NpzReader:
                 chosen = _choose(list(there), self._plan, name)
                 members = {wanted: there[array](stack) for wanted, array in chosen.items()}
                 kept = {wanted: there[wanted](stack) for wanted in self._plan.keep}
+                _check_sizes((*members.values(), *kept.values()), name)
+                yield members, kept
             except (*DAMAGED, ValueError, zipfile.BadZipFile) as error:
                 raise _damaged(name, error) from error
-            sizes = {member.name: member.shape[0] for member in (*members.values(), *kept.values())}
-            if len(set(sizes.values())) > 1:
-                shown = ", ".join(f"'{array}' {size}" for array, size in sizes.items())
-                raise DataError(f"the arrays of '{name}' have different numbers of rows: {shown}.")
-            yield members, kept
 
     def _members(self, file: BinaryIO, name: str, stack: contextlib.ExitStack) -> dict[str, Any]:
         archive = stack.enter_context(zipfile.ZipFile(file))
@@ -129,6 +126,13 @@ def _choose(names: list[str], plan: Plan, where: str) -> dict[str, str]:
         if array not in names:
             raise targets.missing(array, names, where=f"'{where}'", what="array")
     return chosen
+
+
+def _check_sizes(members: Sequence[Member], name: str) -> None:
+    sizes = {member.name: member.shape[0] for member in members}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"'{array}' {size}" for array, size in sizes.items())
+        raise DataError(f"the arrays of '{name}' have different numbers of rows: {shown}.")
 
 
 def _damaged(name: str, error: Exception) -> DataError:

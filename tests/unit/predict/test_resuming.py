@@ -476,6 +476,31 @@ def test_the_password_of_a_url_stands_in_no_file_and_no_message(iris_package, re
     remote.rm("/ann:secret@jobs", recursive=True)
 
 
+def test_a_packed_file_that_is_damaged_before_where_a_job_goes_on_is_a_sentence(
+    iris_package, tmp_path, monkeypatch
+):
+    package, source = iris_package(), tmp_path / "rows.npz"
+    many = np.random.default_rng(0).integers(0, 99, (9000, 4)).astype(np.float32) / 8
+    np.savez_compressed(source, x=many)
+
+    def go(**choices):
+        wanted = Choices(batch=50, part=1000, **choices)
+        return predict(
+            package, [str(source)], f"{tmp_path}/out.csv", choices=wanted, progress=Silent()
+        )
+
+    interrupt_after(monkeypatch, parts=7)
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    monkeypatch.undo()
+    content, before = source.read_bytes(), source.stat()
+    place, other = 5000, bytes(range(256)) * 8
+    source.write_bytes(content[:place] + other + content[place + len(other) :])
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # a disk that rots tells nobody
+    with pytest.raises(DataError, match=r"rows.npz' is no whole .npz file"):
+        go(resume=True)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "jsonl", "json", "npz", "npy", "function"])
 def test_every_kind_of_input_is_read_on_where_it_was_left(
     iris_package, iris, tmp_path, monkeypatch, kind
