@@ -1,6 +1,6 @@
 """Train the network of model.py and write weights.safetensors beside it: about a minute.
 
-`python train.py wide.py` trains the wide one, and writes wide.safetensors: about five minutes.
+`python train.py wide.py` trains the wide one, and writes wide.safetensors: about ten minutes.
 """
 
 import argparse

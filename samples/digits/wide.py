@@ -23,7 +23,7 @@ from torch import nn, randperm
 NAME = "digits-wide"
 DESCRIPTION = "Handwritten digits, 28×28 grey, light strokes on a dark ground; ResNet-18's widths"
 FILES = ["model.py"]
-TRAINING = {"epochs": 4, "learning_rate": 0.05, "batch_size": 32, "precision": "fp32"}
+TRAINING = {"epochs": 12, "learning_rate": 0.05, "batch_size": 32, "precision": "fp32"}
 WEIGHTS = Path(__file__).with_name("wide.safetensors")
 WIDTHS = (64, 64, 128, 128, 256, 256, 512, 512)
 STRIDES = (2, 1, 2, 1, 2, 1, 2, 1)
