@@ -12,9 +12,10 @@ import pytest
 from mlserve_cli.errors import DataError
 from mlserve_cli.package.progress import Silent
 from mlserve_cli.predict.claim import Claim
+from mlserve_cli.predict.local_place import LocalPlace
 from mlserve_cli.predict.location import file_system
-from mlserve_cli.predict.place import LocalPlace, RemotePlace
 from mlserve_cli.predict.prediction import Choices, predict
+from mlserve_cli.predict.remote_place import RemotePlace
 from tests.row_files import write
 
 pq = pytest.importorskip("pyarrow.parquet")
